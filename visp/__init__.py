@@ -1,0 +1,86 @@
+"""visp: pretrain any video summarizer on unlabelled videos.
+
+The public names are loaded on first use, so that ``import visp.eval`` needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from visp._version import __version__
+
+if TYPE_CHECKING:
+    from visp import data, encoders, eval, summarizers  # noqa: A004
+    from visp.adapters import EncodesVideo, Summarizer, VideoEncoder, adapt_encoder, adapt_summarizer
+    from visp.contrastive import Cosine, InnerProduct, info_nce, mi_lower_bound
+    from visp.gradient_flow import Gating, GradientFlow, Marginalization, StraightThrough
+    from visp.pretrainer import ViSPOutput, ViSPPretrainer
+    from visp.pseudo_summary import PseudoSummaryOutput, PseudoSummaryPretrainer, top_share
+    from visp.regularizers import SizeConstraint, binary_penalty, size_penalty
+    from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, Sampler, SigmoidSampler
+    from visp.training import CheckpointError, CollapseWarning, PretrainResult, pretrain
+
+_HOMES = {
+    "visp.adapters": ("EncodesVideo", "Summarizer", "VideoEncoder", "adapt_encoder", "adapt_summarizer"),
+    "visp.contrastive": ("Cosine", "InnerProduct", "info_nce", "mi_lower_bound"),
+    "visp.gradient_flow": ("Gating", "GradientFlow", "Marginalization", "StraightThrough"),
+    "visp.pretrainer": ("ViSPOutput", "ViSPPretrainer"),
+    "visp.pseudo_summary": ("PseudoSummaryOutput", "PseudoSummaryPretrainer", "top_share"),
+    "visp.regularizers": ("SizeConstraint", "binary_penalty", "size_penalty"),
+    "visp.samplers": ("ConcreteSampler", "GumbelSoftmaxSampler", "Sampler", "SigmoidSampler"),
+    "visp.training": ("CheckpointError", "CollapseWarning", "PretrainResult", "pretrain"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_SUBMODULES = ("data", "encoders", "eval", "summarizers")
+
+__all__ = [
+    "CheckpointError",
+    "CollapseWarning",
+    "ConcreteSampler",
+    "Cosine",
+    "EncodesVideo",
+    "Gating",
+    "GradientFlow",
+    "GumbelSoftmaxSampler",
+    "InnerProduct",
+    "Marginalization",
+    "PretrainResult",
+    "PseudoSummaryOutput",
+    "PseudoSummaryPretrainer",
+    "Sampler",
+    "SigmoidSampler",
+    "SizeConstraint",
+    "StraightThrough",
+    "Summarizer",
+    "ViSPOutput",
+    "ViSPPretrainer",
+    "VideoEncoder",
+    "__version__",
+    "adapt_encoder",
+    "adapt_summarizer",
+    "binary_penalty",
+    "data",
+    "encoders",
+    "eval",
+    "info_nce",
+    "mi_lower_bound",
+    "pretrain",
+    "size_penalty",
+    "summarizers",
+    "top_share",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"visp.{name}")
+    if name in _HOME_OF:
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'visp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
