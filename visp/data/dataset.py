@@ -1,0 +1,297 @@
+"""Videos as torch datasets: from h5 files, read when asked for, or from records in memory."""
+
+from __future__ import annotations
+
+import operator
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, runtime_checkable
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from visp.data.h5 import H5SchemaError, H5Summary, listed, open_h5, record_from_group, validate_h5
+from visp.data.record import VideoRecord
+
+
+@runtime_checkable
+class VideoSource(Protocol):
+    """What training and evaluation need of a set of videos."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """A unique name for each video."""
+        ...
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Number of sampled frames T of each video."""
+        ...
+
+    @property
+    def feature_dim(self) -> int:
+        """Feature dimension d of every video."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Tensor: ...
+
+    def record(self, index: int) -> VideoRecord:
+        """The whole record of one video."""
+        ...
+
+
+class VideoDataset(Dataset[Tensor]):
+    """The videos of one or several h5 files; item i is the features of video i, (T_i, d).
+
+    Files are validated once, here, and then opened by each process when it first reads, so the dataset may be
+    given to ``DataLoader`` workers, forked or spawned. A video is in memory only while it is used.
+
+    Args:
+        paths: One h5 file or several.
+        keys: Names of the videos to use, in this order; all of them by default. Names are as in ``names``.
+        stride: Takes every ``stride``-th sampled frame.
+        dtype: Type of the tensors.
+
+    Attributes:
+        names: The group name of each video; ``file-stem/group`` with several files, or the whole path in
+            place of the stem where two files have the same stem.
+        lengths: Number of sampled frames T of each video, after ``stride``.
+        feature_dim: Feature dimension d.
+        stride: As given.
+        dtype: As given.
+
+    Raises:
+        FileNotFoundError: A file does not exist.
+        H5SchemaError: Files break the schema, or their feature dimensions disagree.
+        KeyError: One of ``keys`` names no video.
+        ValueError: ``stride`` is less than 1, ``paths`` is empty, or a file or a key is given twice.
+    """
+
+    def __init__(
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        keys: Sequence[str] | None = None,
+        stride: int = 1,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.stride = _checked_stride(stride)
+        self.dtype = dtype
+        files = [Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+        if not files:
+            raise ValueError("no h5 file was given")
+        _refuse_duplicates([str(path) for path in files], "files")
+        summaries = _validated(files)
+        self.feature_dim = summaries[0].feature_dim
+        _warn_of_mixed_provenance(summaries)
+
+        videos = _named_videos(summaries)
+        if keys is not None:
+            keys = [keys] if isinstance(keys, str) else keys
+            _refuse_duplicates(keys, "keys")
+            unknown = [key for key in keys if key not in videos]
+            if unknown:
+                raise KeyError(f"no video is named {', '.join(map(repr, unknown))}; {listed(videos)}")
+            videos = {key: videos[key] for key in keys}
+        self.names = tuple(videos)
+        self.lengths = tuple(_length_after(stride, summary.lengths[key]) for summary, key in videos.values())
+        self._places = [(summary.path, key) for summary, key in videos.values()]
+        self._handles: dict[int, dict[Path, h5py.File]] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Tensor:
+        path, key = self._places[_checked_index(index, len(self))]
+        try:
+            rows = self._file(path)[key]["features"][:: self.stride]
+        except KeyError as error:
+            raise H5SchemaError(f"{path}: {key}: no 'features'") from error
+        except (OSError, RuntimeError) as error:
+            raise OSError(f"{path}: {key} cannot be read ({error})") from error
+        return _tensor(rows, self.dtype)
+
+    def record(self, index: int) -> VideoRecord:
+        """The whole record of one video, strided, with features (T, d) in float32.
+
+        Raises:
+            IndexError: There is no such video.
+            H5SchemaError: The file no longer holds the video.
+            OSError: The video cannot be read.
+        """
+        path, key = self._places[_checked_index(index, len(self))]
+        try:
+            record = record_from_group(self._file(path)[key])
+        except KeyError as error:
+            raise H5SchemaError(f"{path}: no {key!r}") from error
+        except (OSError, RuntimeError) as error:
+            raise OSError(f"{path}: {key} cannot be read ({error})") from error
+        return record.every(self.stride)
+
+    def close(self) -> None:
+        """Closes this process's files; the next read opens them again."""
+        for files in self._handles.values():
+            for file in files.values():
+                file.close()
+        self._handles = {}
+
+    def __enter__(self) -> VideoDataset:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handles": {}}
+
+    def _file(self, path: Path) -> h5py.File:
+        pid = os.getpid()
+        if pid not in self._handles:
+            # A forked process must not read through its parent's handles: they share a position in the file.
+            self.close()
+            self._handles[pid] = {}
+        files = self._handles[pid]
+        if path not in files:
+            files[path] = open_h5(path)
+        return files[path]
+
+
+class InMemoryDataset(Dataset[Tensor]):
+    """Records in memory, with the interface of `VideoDataset`.
+
+    Args:
+        records: The videos.
+        stride: Takes every ``stride``-th sampled frame.
+        dtype: Type of the tensors.
+
+    Attributes:
+        names: The name of each record.
+        lengths: Number of sampled frames T of each video, after ``stride``.
+        feature_dim: Feature dimension d.
+        stride: As given.
+        dtype: As given.
+
+    Raises:
+        ValueError: ``stride`` is less than 1, there is no record, two have one name, or features are not
+            (T, d) with T at least 1 and one d.
+    """
+
+    def __init__(self, records: Sequence[VideoRecord], *, stride: int = 1, dtype: torch.dtype = torch.float32) -> None:
+        self.stride = _checked_stride(stride)
+        self.dtype = dtype
+        if not records:
+            raise ValueError("no record was given")
+        _refuse_duplicates([record.name for record in records], "records")
+        for record in records:
+            if record.features.ndim != 2 or 0 in record.features.shape:
+                raise ValueError(f"{record.name}: expected features (T, d), got shape {record.features.shape}")
+        first = records[0]
+        self.feature_dim = first.features.shape[1]
+        for record in records:
+            if record.features.shape[1] != self.feature_dim:
+                raise ValueError(
+                    f"feature dimensions disagree: {first.name} has d = {self.feature_dim}, "
+                    f"{record.name} has d = {record.features.shape[1]}"
+                )
+        self.names = tuple(record.name for record in records)
+        self.lengths = tuple(_length_after(stride, len(record.features)) for record in records)
+        self._records = tuple(records)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Tensor:
+        record = self._records[_checked_index(index, len(self))]
+        return _tensor(record.features[:: self.stride].copy(), self.dtype)
+
+    def record(self, index: int) -> VideoRecord:
+        """The whole record of one video, strided; its arrays are those that were given.
+
+        Raises:
+            IndexError: There is no such video.
+        """
+        return self._records[_checked_index(index, len(self))].every(self.stride)
+
+
+def collate_videos(batch: Sequence[Tensor]) -> list[Tensor]:
+    """Keeps a batch a list of (T_i, d) tensors, for ``DataLoader(..., collate_fn=collate_videos)``."""
+    return list(batch)
+
+
+def _validated(files: Sequence[Path]) -> list[H5Summary]:
+    summaries: list[H5Summary] = []
+    errors: list[str] = []
+    for path in files:
+        try:
+            summaries.append(validate_h5(path))
+        except H5SchemaError as error:  # noqa: PERF203, every file's problems are told
+            errors.append(str(error))
+    if errors:
+        raise H5SchemaError("\n".join(errors))
+    if len({summary.feature_dim for summary in summaries}) > 1:
+        dims = ", ".join(f"{summary.path} has d = {summary.feature_dim}" for summary in summaries)
+        raise H5SchemaError(f"feature dimensions disagree: {dims}")
+    return summaries
+
+
+def _warn_of_mixed_provenance(summaries: Sequence[H5Summary]) -> None:
+    known = [summary for summary in summaries if summary.provenance]
+    differences = []
+    for attribute in dict.fromkeys(name for summary in known for name in summary.provenance):
+        values = [summary.provenance.get(attribute) for summary in known]
+        if len(set(values)) > 1:
+            told = ("not given" if value is None else repr(value) for value in values)
+            places = (f"{value} in {summary.path}" for value, summary in zip(told, known, strict=True))
+            differences.append(f"  {attribute}: {', '.join(places)}")
+    if differences:
+        message = "\n".join(["the files' features were not made in the same way:", *differences])
+        warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def _named_videos(summaries: Sequence[H5Summary]) -> dict[str, tuple[H5Summary, str]]:
+    if len(summaries) == 1:
+        return {key: (summaries[0], key) for key in summaries[0].keys}
+    stems = [summary.path.stem for summary in summaries]
+    if len(set(stems)) < len(stems):
+        stems = [str(summary.path) for summary in summaries]
+    return {
+        f"{stem}/{key}": (summary, key) for stem, summary in zip(stems, summaries, strict=True) for key in summary.keys
+    }
+
+
+def _refuse_duplicates(names: Sequence[str], what: str) -> None:
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        raise ValueError(f"{what} given twice: {', '.join(twice)}")
+
+
+def _checked_stride(stride: int) -> int:
+    if stride < 1:
+        raise ValueError(f"stride must be at least 1, got {stride}")
+    return stride
+
+
+def _checked_index(index: int, length: int) -> int:
+    position = operator.index(index)
+    if not -length <= position < length:
+        raise IndexError(f"video {position} of {length}")
+    return position % length
+
+
+def _length_after(stride: int, length: int) -> int:
+    return -(-length // stride)
+
+
+def _tensor(rows: np.ndarray[Any, np.dtype[Any]], dtype: torch.dtype) -> Tensor:
+    native = rows.astype(rows.dtype.newbyteorder("="), copy=False)  # torch takes no other byte order
+    return torch.from_numpy(native).to(dtype)
