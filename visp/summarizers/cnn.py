@@ -1,0 +1,243 @@
+"""What CSTA and its plain GoogleNet variant share (Son et al., CVPR 2024): attention from a CNN over frames.
+
+A video's features are seen as an image, T rows of d columns; a CNN's map of it, softmaxed over time and over
+dimension, weights the frames' values. Names and shapes are those of the published code, so its checkpoints load.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visp.summarizers.trunk import GoogLeNetTrunk
+
+Pooling = Literal["attention", "mean", "cls"]
+
+IMAGENET_URL = "https://download.pytorch.org/models/googlenet-1378be20.pth"
+MIN_FRAMES = 14
+"""Below this, GoogLeNet's pooled maps would be empty."""
+
+
+class CNNSummarizer(nn.Module):
+    """Base of the CNN summarizers; use :class:`CSTA` or :class:`GoogleNet`.
+
+    Videos of fewer than 14 frames are lengthened by repeating each frame, and each frame's logit is the mean
+    over its repetitions; positions are computed, not read from a table, so a video may have any length.
+
+    Args:
+        feature_dim: d, dimension of a frame's features.
+        width: Dimension of everything after the key embedding, a multiple of 64. 1024 is the published model;
+            less makes the whole network narrower.
+        classifier: Whether there is a classifier. ``False`` makes an encoder only, without parameters that
+            :meth:`encode` would not use (plain DDP refuses those).
+        pooling: What :meth:`encode` returns: ``"attention"``, ``"mean"`` or ``"cls"``.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int = 1024,
+        *,
+        width: int = 1024,
+        classifier: bool = True,
+        pooling: Pooling = "attention",
+    ) -> None:
+        super().__init__()
+        if feature_dim < 1:
+            raise ValueError(f"feature_dim must be at least 1, got {feature_dim!r}")
+        if pooling not in get_args(Pooling):
+            raise ValueError(f"pooling must be one of {', '.join(map(repr, get_args(Pooling)))}, got {pooling!r}")
+        self.feature_dim = feature_dim
+        self.width = width
+        self.pooling = pooling
+        self.CLS = nn.Parameter(torch.zeros(1, 3, 1, feature_dim))
+        self.key_embedding = nn.Linear(feature_dim, width)
+        self.googlenet = GoogLeNetTrunk(width)
+        self.layernorm1 = nn.BatchNorm2d(1)
+        self.dropout = nn.Dropout(0.6)
+        self.linear1: nn.Module | None = None
+        self.linear2: nn.Module | None = None
+        if classifier:
+            hidden, score = nn.Linear(width, width), nn.Linear(width, 1)
+            for linear in (hidden, score):
+                nn.init.xavier_uniform_(linear.weight, gain=math.sqrt(2))
+                nn.init.constant_(linear.bias, 0.1)
+            self.linear1 = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(0.5), nn.LayerNorm(width, eps=1e-6))
+            self.linear2 = nn.Sequential(score)
+
+    @abstractmethod
+    def _values(self, rows: Tensor, attention_map: Tensor) -> Tensor:
+        """Return what the attention weights, (T + 1, width), from input rows (T + 1, d) or the map."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Score the frames of one video.
+
+        Args:
+            frames: (T, d) features, T >= 1.
+
+        Returns:
+            (T,) logits, real numbers before the sigmoid.
+
+        Raises:
+            ValueError: If the shape is not (T, feature_dim) or T is 0.
+            RuntimeError: If the model was made without a classifier.
+        """
+        if self.linear1 is None or self.linear2 is None:
+            raise RuntimeError(
+                f"{type(self).__name__}(classifier=False) encodes videos and cannot score frames; "
+                "make it with classifier=True"
+            )
+        rows, repeats = self._prepare(frames)
+        attention_map = self._attention_map(rows)
+        with torch.autocast(frames.device.type, enabled=False):
+            mixed = self._mix(rows, attention_map)  # (T + 1, width)
+            length = len(mixed) - 1
+            hidden = self.linear1(F.adaptive_avg_pool1d(mixed.T, length).T)
+            logits: Tensor = self.linear2(hidden).squeeze(-1)
+        return logits.reshape(-1, repeats).mean(dim=1)
+
+    def scores(self, frames: Tensor) -> Tensor:
+        """Return importance scores (T,) in (0, 1), the sigmoid of the logits, for frames (T, d)."""
+        return torch.sigmoid(self(frames))
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Embed one video.
+
+        ``pooling="cls"`` is the paper's literal reading: the CLS row of the final hidden state, dropout
+        included. Its entries are near 1e-4 and it does not train (docs/training.md). ``"attention"`` sums the
+        values under the temporal attention, each dimension with its own weights over time, and ``"mean"``
+        averages them; both without dropout, normalised to a fixed length so that inner products are bounded.
+
+        Args:
+            frames: (T, d) features, T >= 1.
+
+        Returns:
+            (width,) embedding; of norm sqrt(10) unless the pooling is ``"cls"``.
+
+        Raises:
+            ValueError: If the shape is not (T, feature_dim) or T is 0.
+        """
+        rows, _ = self._prepare(frames)
+        attention_map = self._attention_map(rows)
+        with torch.autocast(frames.device.type, enabled=False):
+            if self.pooling == "cls":
+                return self._mix(rows, attention_map)[0]
+            values = self._values(rows, attention_map)
+            if self.pooling == "attention":
+                pooled = (values * torch.softmax(attention_map, dim=0)).sum(dim=0)
+            else:
+                pooled = values.mean(dim=0)
+            return F.normalize(pooled - pooled.mean(), dim=0) * math.sqrt(10)
+
+    def _prepare(self, frames: Tensor) -> tuple[Tensor, int]:
+        """Check the frames and lengthen a short video: (T, d) to (T * repeats, d)."""
+        if frames.ndim != 2 or frames.shape[1] != self.feature_dim or len(frames) == 0:
+            raise ValueError(
+                f"{type(self).__name__}(feature_dim={self.feature_dim}) expected frames (T, {self.feature_dim}) "
+                f"with T >= 1, got {tuple(frames.shape)}"
+            )
+        repeats = -(-MIN_FRAMES // len(frames)) if len(frames) < MIN_FRAMES else 1
+        return frames.repeat_interleave(repeats, dim=0) if repeats > 1 else frames, repeats
+
+    def _attention_map(self, rows: Tensor) -> Tensor:
+        """CNN map of CLS and frames plus the keys, normalised, with positions: (T, d) to (T + 1, width)."""
+        with torch.autocast(rows.device.type, enabled=False):
+            cls_keys = self.key_embedding(self.CLS[0].squeeze(1))  # (3, width)
+            keys = self.key_embedding(rows)  # (T, width), the same in all three channels
+            image = torch.cat([cls_keys.unsqueeze(1), keys.expand(3, -1, -1)], dim=1)  # (3, T + 1, width)
+        pooled = F.adaptive_avg_pool2d(self.googlenet(image.unsqueeze(0)), (len(rows) + 1, 1))
+        with torch.autocast(rows.device.type, enabled=False):
+            skipped = pooled[0, :, :, 0].T.to(image.dtype) + image[0]
+            attention_map: Tensor = self.layernorm1(skipped[None, None])[0, 0]
+            return attention_map + positions(len(attention_map), self.width, attention_map)
+
+    def _mix(self, rows: Tensor, attention_map: Tensor) -> Tensor:
+        """Return the final hidden state (T + 1, width); row 0 is the CLS token's."""
+        temporal = self.dropout(torch.softmax(attention_map, dim=0))
+        spatial = self.dropout(torch.softmax(attention_map, dim=1))
+        values = self._values(rows, attention_map)
+        mixed: Tensor = values * temporal + values * spatial
+        return mixed
+
+    def load_published(self, source: str | Path | Mapping[str, Tensor]) -> None:
+        """Load a checkpoint of the published code, in place.
+
+        Args:
+            source: Path of the checkpoint, or its state dict. The position table must hold the sinusoids that
+                visp computes; it and the unused ``googlenet.fc`` may be absent.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If any other name is missing or unexpected, or a shape differs; the message lists all.
+        """
+        state = dict(_read_state(source))
+        table = state.pop("Positional_encoding_op.pe", None)
+        if table is not None and not torch.allclose(
+            table.float(), positions(len(table), table.shape[-1], table.float()), atol=1e-3
+        ):
+            raise ValueError("the checkpoint's position table is not the sinusoids of the published code")
+        if self.linear1 is None:
+            state = {name: value for name, value in state.items() if not name.startswith(("linear1.", "linear2."))}
+        _load(self, {name: value for name, value in state.items() if not name.startswith("googlenet.fc.")})
+
+    def load_imagenet(self, source: str | Path | Mapping[str, Tensor] | None = None) -> None:
+        """Load torchvision's GoogLeNet weights for ImageNet into the CNN, in place.
+
+        Args:
+            source: Path of the weights, or their state dict. By default they are downloaded once through
+                ``torch.hub``, with their hash checked.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If a name is missing or unexpected (classifiers aside), or a shape differs (``width``
+                must be 1024); the message lists all.
+        """
+        if source is None:
+            source = torch.hub.load_state_dict_from_url(IMAGENET_URL, map_location="cpu", check_hash=True)
+        classifiers = ("fc.", "aux1.", "aux2.")
+        state = {name: value for name, value in _read_state(source).items() if not name.startswith(classifiers)}
+        _load(self.googlenet, state)
+
+
+def positions(length: int, width: int, like: Tensor) -> Tensor:
+    """Sinusoidal positions 0 .. length - 1 (Vaswani et al. 2017): (length, width), as ``like`` in dtype and device."""
+    rates = torch.exp(torch.arange(0, width, 2, device=like.device) * (-math.log(10000.0) / width))
+    angles = torch.arange(length, device=like.device).unsqueeze(1) * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width].to(like.dtype)
+
+
+def _read_state(source: str | Path | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    if isinstance(source, Mapping):
+        return source
+    try:
+        state = torch.load(source, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{source} is not a file of weights that torch can load: {error}") from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{source} holds a {type(state).__name__}, expected a state dict")
+    return state
+
+
+def _load(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    own = module.state_dict()
+    problems = [f"missing: {name}" for name in own if name not in state]
+    problems += [f"unexpected: {name}" for name in state if name not in own]
+    problems += [
+        f"shape of {name}: expected {tuple(own[name].shape)}, got {tuple(value.shape)}"
+        for name, value in state.items()
+        if name in own and own[name].shape != value.shape
+    ]
+    if problems:
+        raise ValueError(f"these weights do not fit {type(module).__name__}:\n  " + "\n  ".join(problems))
+    module.load_state_dict(state)
