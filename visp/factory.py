@@ -1,0 +1,76 @@
+"""Models by name, as the command line gives them."""
+
+from __future__ import annotations
+
+import importlib
+
+from torch import nn
+
+from visp.encoders import AttentionPoolEncoder
+from visp.summarizers import CSTA, GoogleNet
+
+SUMMARIZERS = ("csta", "googlenet")
+ENCODERS = ("attention", "csta", "csta-literal")
+
+
+def make_summarizer(name: str, feature_dim: int, *, width: int = 1024) -> nn.Module:
+    """Make a summarizer.
+
+    Args:
+        name: ``"csta"``, ``"googlenet"``, or ``"package.module:factory"``, where ``factory(feature_dim=...)``
+            returns a module.
+        feature_dim: d, dimension of a frame's features.
+        width: Width of a built-in model.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: If the name is unknown or the factory cannot be found.
+        TypeError: If the factory returns no module.
+    """
+    if name == "csta":
+        return CSTA(feature_dim, width=width)
+    if name == "googlenet":
+        return GoogleNet(feature_dim, width=width)
+    return _from_factory("summarizer", name, feature_dim, SUMMARIZERS)
+
+
+def make_encoder(name: str, feature_dim: int, *, width: int = 1024) -> nn.Module:
+    """Make a video encoder.
+
+    Args:
+        name: ``"attention"``, ``"csta"`` (a CSTA with attention pooling), ``"csta-literal"`` (a CSTA whose
+            embedding is the CLS row of its final hidden state, as the paper says), or
+            ``"package.module:factory"``, where ``factory(feature_dim=...)`` returns a module.
+        feature_dim: d, dimension of a frame's features.
+        width: Width of a CSTA.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: If the name is unknown or the factory cannot be found.
+        TypeError: If the factory returns no module.
+    """
+    if name == "attention":
+        return AttentionPoolEncoder(feature_dim)
+    if name == "csta":
+        return CSTA(feature_dim, width=width, classifier=False)
+    if name == "csta-literal":
+        return CSTA(feature_dim, width=width, classifier=False, pooling="cls")
+    return _from_factory("encoder", name, feature_dim, ENCODERS)
+
+
+def _from_factory(role: str, name: str, feature_dim: int, known: tuple[str, ...]) -> nn.Module:
+    module_name, _, attribute = name.partition(":")
+    if not attribute:
+        raise ValueError(f"unknown {role} {name!r}: expected {', '.join(known)} or package.module:factory")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"the {role} {name!r} cannot be found: {error}") from error
+    module = factory(feature_dim=feature_dim)
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{name} returned a {type(module).__name__}, expected a torch.nn.Module")
+    return module

@@ -1,0 +1,1 @@
+"""Studies: runs of runs, and what they show."""

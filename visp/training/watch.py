@@ -1,0 +1,74 @@
+"""Notices a pretraining run that has stopped teaching the summarizer, and says what to change."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import deque
+from collections.abc import Mapping
+
+
+class CollapseWarning(UserWarning):
+    """A run that has collapsed, or whose contrastive task has become too easy to teach."""
+
+
+class CollapseWatch:
+    """Looks at the last steps of a run and warns once of each way to collapse.
+
+    Args:
+        window: Number of steps over which a sign must hold.
+    """
+
+    def __init__(self, window: int = 20) -> None:
+        self.window = window
+        self._recent: deque[Mapping[str, float]] = deque(maxlen=window)
+        self._warned: set[str] = set()
+
+    def update(self, metrics: Mapping[str, float]) -> None:
+        """Take the metrics of one step: ``step``, ``num_videos``, ``info_nce``, ``keep_ratio``, ``saturated_share``."""
+        self._recent.append(metrics)
+        if len(self._recent) < self.window:
+            return
+        step, keep = int(metrics["step"]), metrics["keep_ratio"]
+        if self._always("keep_ratio", below=0.01):
+            self._warn(
+                "drops all",
+                f"step {step}: the summarizer keeps {keep:.1%} of the frames and no longer learns; "
+                "raise size_target, lower size_weight or the learning rate",
+            )
+        if self._always("keep_ratio", above=0.99):
+            self._warn(
+                "keeps all",
+                f"step {step}: the summarizer keeps {keep:.1%} of the frames and no longer learns; "
+                "set size_target, raise size_weight or lower the learning rate",
+            )
+        if self._always("saturated_share", above=0.9):
+            self._warn(
+                "saturated",
+                f"step {step}: {metrics['saturated_share']:.0%} of the logits are saturated, which leaves the "
+                "summarizer hardly a gradient; lower the learning rate or the binary_weight",
+            )
+        flat = [math.log(m["num_videos"]) - m["info_nce"] for m in self._recent]
+        if max(flat) < 0.05:
+            self._warn(
+                "flat",
+                f"step {step}: InfoNCE stays at log N = {math.log(metrics['num_videos']):.2f}, the encoder tells no "
+                "videos apart; its embeddings may be tiny, equal or mostly dropout noise: use another encoder "
+                "(--encoder attention), a cosine similarity, or another learning rate",
+            )
+        # A hard-negative bound saturates higher, so this also covers those runs.
+        if max(m["info_nce"] for m in self._recent) < 0.02 * math.log(metrics["num_videos"]):
+            self._warn(
+                "too easy",
+                f"step {step}: the bound on mutual information has reached log N, so the loss hardly tells the "
+                "summarizer anything any more; use larger batches, hard_negatives, a smaller size_target or an "
+                "encoder with bounded similarities",
+            )
+
+    def _always(self, key: str, *, above: float = math.inf, below: float = -math.inf) -> bool:
+        return all(m[key] > above or m[key] < below for m in self._recent)
+
+    def _warn(self, sign: str, message: str) -> None:
+        if sign not in self._warned:
+            self._warned.add(sign)
+            warnings.warn(message, CollapseWarning, stacklevel=4)
