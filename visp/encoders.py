@@ -49,7 +49,7 @@ class AttentionPoolEncoder(nn.Module):
         Returns:
             (e,) embedding of norm sqrt(scale).
         """
-        frames = frames / (frames.square().mean().sqrt() + 1e-6)
+        frames = frames / (frames.square().mean() + 1e-12).sqrt()  # finite gradient for an empty summary
         tokens = self.frame_embedding(frames)  # (T, e)
         attended, _ = self.attention(self.query, tokens, tokens, need_weights=False)  # (1, e)
         hidden = self.norm1(self.query + attended)

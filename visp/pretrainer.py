@@ -62,7 +62,7 @@ class ViSPOutput(NamedTuple):
     size_weight: Tensor
     """The weight of the size penalty: fixed, or the constraint's multiplier at this step."""
     saturated_share: Tensor
-    """Share of the logits beyond plus or minus ``SATURATED_LOGIT``, in [0, 1]."""
+    """Share of the batch's logits beyond plus or minus ``SATURATED_LOGIT``, in [0, 1]."""
 
 
 class ViSPPretrainer(nn.Module):
@@ -156,14 +156,14 @@ class ViSPPretrainer(nn.Module):
             ValueError: If the batch or what a module returns does not fit; the message names which.
         """
         _check_batch(videos)
-        selections, saturated = [], []
+        all_logits, selections = [], []
         summaries, originals, randoms = [], [], []
         donors = self._donors(videos)
         for index, frames in enumerate(videos):
             logits = self._logits(frames)  # (T,), Eq. 7
             selection = self.sampler(logits, self._generator(_SAMPLE, index))  # (T,), Eq. 6
+            all_logits.append(logits)
             selections.append(selection)
-            saturated.append((logits.detach().abs() > SATURATED_LOGIT).float().mean())
             summaries.append(self._embed_summary(frames, selection, donors[index], _FLOW, index))
             originals.append(self._embed(frames))
             if self.hard_negatives:
@@ -172,10 +172,23 @@ class ViSPPretrainer(nn.Module):
                 randoms.append(self._embed_summary(frames, mask, donors[index], _RANDOM_FLOW, index))
         self._check_embeddings(videos, originals)
         with torch.autocast(videos[0].device.type, enabled=False):
-            output = self._objective(selections, saturated, summaries, originals, randoms)
+            output = self._objective(all_logits, selections, summaries, originals, randoms)
         if self.training:
             self.step += 1
         return output
+
+    def describe(self) -> dict[str, str]:
+        """Return the options of the objective as text, for logs and to compare runs."""
+        size = f"weight {self.size_weight}" if self.size_constraint is None else f"target {self.size_constraint.target}"
+        return {
+            "sampler": _describe(self.sampler),
+            "gradient_flow": _describe(self.gradient_flow),
+            "similarity": _describe(self.similarity),
+            "hard_negatives": str(self.hard_negatives),
+            "size": size,
+            "binary_weight": str(self.binary_weight),
+            "reductions": f"{self.loss_reduction} loss, {self.penalty_reduction} penalties",
+        }
 
     def get_extra_state(self) -> Tensor:
         """Return what the noise is keyed by, as part of ``state_dict()``."""
@@ -187,8 +200,8 @@ class ViSPPretrainer(nn.Module):
 
     def _objective(
         self,
+        logits: list[Tensor],
         selections: list[Tensor],
-        saturated: list[Tensor],
         summaries: list[Tensor],
         originals: list[Tensor],
         randoms: list[Tensor],
@@ -210,7 +223,7 @@ class ViSPPretrainer(nn.Module):
             size_term = self.size_weight * size
         else:
             size_weight = self.size_constraint.multiplier.clone()
-            size_term = self.size_constraint(keep_ratio)
+            size_term = self.size_constraint(keep_ratio, logits)
         mean = contrastive.detach() / (num_videos if self.loss_reduction == "sum" else 1)
         return ViSPOutput(
             loss=contrastive + self.binary_weight * binary + size_term,  # Eq. 10
@@ -220,7 +233,7 @@ class ViSPPretrainer(nn.Module):
             mi_lower_bound=mi_lower_bound(mean, num_videos),
             keep_ratio=keep_ratio.detach(),
             size_weight=size_weight,
-            saturated_share=torch.stack(saturated).mean(),
+            saturated_share=(torch.cat(logits).detach().abs() > SATURATED_LOGIT).float().mean(),
         )
 
     def _logits(self, frames: Tensor) -> Tensor:
@@ -283,6 +296,11 @@ class ViSPPretrainer(nn.Module):
         """Noise is keyed by seed, step, video and purpose: a batch's draws do not depend on what ran before."""
         sequence = np.random.SeedSequence((self.seed, self.step, index, purpose))
         return int(sequence.generate_state(1, np.uint64)[0])
+
+
+def _describe(part: object) -> str:
+    plain = {name.lstrip("_"): value for name, value in vars(part).items() if isinstance(value, int | float | str)}
+    return f"{type(part).__name__}({', '.join(f'{name}={value}' for name, value in plain.items())})"
 
 
 def _choose(option: str, choice: str | _Part, choices: Mapping[str, Callable[..., _Part]]) -> _Part:

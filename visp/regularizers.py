@@ -45,11 +45,11 @@ def _over_videos(values: Sequence[Tensor], reduction: Reduction) -> Tensor:
 class SizeConstraint(nn.Module):
     """Holds the kept share at a target by a damped, bounded Lagrange multiplier (the beta_size of Eq. 10).
 
-    The penalty of a kept share m is ``multiplier * (m - target) + damping * KL(target || m)``, the divergence
-    between the two Bernoulli distributions. The multiplier integrates the excess, within bounds, so that it
-    cannot wind up; the divergence reacts at once. Near the target it is a quadratic damping; far from it its
-    gradient with respect to the logits does not vanish with the sigmoid's, so that a summarizer which drops
-    or keeps everything is pulled back.
+    The penalty is ``multiplier * (m - target) + damping * KL(target || p)``, where m is the mean of the selection,
+    p the mean of sigmoid(logits), and the divergence that between two Bernoulli distributions. The multiplier
+    integrates the excess of m, within bounds, so that it cannot wind up; the divergence reacts at once. Near the
+    target it is a quadratic damping; far from it its gradient with respect to the logits does not vanish with the
+    sigmoid's, so that a summarizer which drops or keeps everything is pulled back.
 
     Args:
         target: Share of the frames to keep, in (0, 1).
@@ -76,15 +76,24 @@ class SizeConstraint(nn.Module):
         self.bound = bound
         self.register_buffer("multiplier", torch.zeros(()))
 
-    def forward(self, kept_share: Tensor) -> Tensor:
-        """Return the penalty of a kept share (scalar); in training mode, step the multiplier afterwards."""
+    def forward(self, kept_share: Tensor, logits: Sequence[Tensor]) -> Tensor:
+        """Compute the penalty; in training mode, step the multiplier afterwards.
+
+        Args:
+            kept_share: m, the mean of the relaxed selection over frames, then videos; scalar.
+            logits: One (T_i,) tensor of logits a video.
+
+        Returns:
+            Scalar.
+        """
         excess = kept_share - self.target
-        kept = kept_share.double().clamp(1e-30, 1 - 1e-12)
-        divergence = -self.target * kept.log() - (1 - self.target) * torch.log1p(-kept) - self._entropy()
+        expected = torch.stack([torch.sigmoid(video.double()).mean() for video in logits]).clamp(1e-300, 1 - 1e-15)
+        cross_entropy = -self.target * expected.log() - (1 - self.target) * torch.log1p(-expected)  # (N,)
+        divergence = cross_entropy.mean() - self._entropy()
         penalty = self.multiplier.clone() * excess + self.damping * divergence.to(kept_share.dtype)
         if self.training:
             with torch.no_grad():
-                self.multiplier.add_(self.step_size * excess).clamp_(-self.bound, self.bound)
+                self.multiplier.add_(self.step_size * excess.nan_to_num()).clamp_(-self.bound, self.bound)
         return penalty
 
     def _entropy(self) -> float:

@@ -35,9 +35,6 @@ class _TemperatureSampler:
             raise ValueError(f"temperature must be positive and finite, got {value!r}")
         self._temperature = float(value)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(temperature={self.temperature:g})"
-
 
 class ConcreteSampler(_TemperatureSampler):
     """Binary Concrete relaxation, Eq. 6: sigma((log eps - log(1 - eps) + alpha) / lambda), eps ~ U(0, 1).

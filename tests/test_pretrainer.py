@@ -1,0 +1,773 @@
+from __future__ import annotations
+
+import copy
+import inspect
+import io
+import math
+import pickle
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import pytest
+import torch
+from helpers import LENGTHS, LinearSummarizer, MeanEncoder, generator, gradients, make_videos, mean, sigmoid
+from torch import Tensor, nn
+
+from visp.encoders import AttentionPoolEncoder
+from visp.gradient_flow import Marginalization
+from visp.pretrainer import (
+    _DONOR,
+    _FLOW,
+    _RANDOM_FLOW,
+    _RANDOM_MASK,
+    _SAMPLE,
+    GRADIENT_FLOWS,
+    SAMPLERS,
+    ViSPOutput,
+    ViSPPretrainer,
+)
+
+DOUBLE = torch.float64
+Reduction = Literal["mean", "sum"]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def tiny(**options: Any) -> ViSPPretrainer:
+    return ViSPPretrainer(LinearSummarizer(), MeanEncoder(), **{"seed": 11, **options})
+
+
+# --- the whole forward pass against the paper ---------------------------------------------------------------
+
+
+class SlowViSP:
+    """Sections 3.1 to 3.4 in loops over Python floats; only the noise is the pretrainer's."""
+
+    def __init__(self, pretrainer: ViSPPretrainer, sampler: str, flow: str, temperature: float) -> None:
+        summarizer, encoder = pretrainer.summarizer, pretrainer.encoder
+        assert isinstance(summarizer, LinearSummarizer)
+        assert isinstance(encoder, MeanEncoder)
+        self.pretrainer, self.sampler, self.flow, self.temperature = pretrainer, sampler, flow, temperature
+        self.score_weight, self.score_bias = summarizer.score.weight[0].tolist(), summarizer.score.bias.item()
+        self.embed_weight, self.embed_bias = encoder.embed.weight.tolist(), encoder.embed.bias.tolist()
+
+    def noise(self, purpose: int, index: int, *shape: int) -> list[Any]:
+        values: list[Any] = torch.rand(
+            shape, generator=self.pretrainer._generator(purpose, index), dtype=DOUBLE
+        ).tolist()
+        return values
+
+    def select(self, frames: list[list[float]], index: int) -> list[float]:
+        alphas = [sum(w * x for w, x in zip(self.score_weight, f, strict=True)) + self.score_bias for f in frames]
+        if self.sampler == "sigmoid":
+            return [sigmoid(alpha / self.temperature) for alpha in alphas]
+        if self.sampler == "concrete":
+            noise = self.noise(_SAMPLE, index, len(frames))
+            return [
+                sigmoid((math.log(e) - math.log(1 - e) + a) / self.temperature)
+                for e, a in zip(noise, alphas, strict=True)
+            ]
+        keep, drop = self.noise(_SAMPLE, index, 2, len(frames))
+        return [
+            sigmoid((a - math.log(-math.log(k)) + math.log(-math.log(d))) / self.temperature)
+            for k, d, a in zip(keep, drop, alphas, strict=True)
+        ]
+
+    def summarize(
+        self, frames: list[list[float]], kept: list[float], donor: list[list[float]], purpose: int, index: int
+    ) -> list[list[float]]:
+        if self.flow == "straight_through":
+            noise = self.noise(purpose, index, len(frames))
+            kept = [float(e < y) for e, y in zip(noise, kept, strict=True)]
+        summary = []
+        for t, y in enumerate(kept):
+            z = donor[math.floor((t + 0.5) / len(frames) * len(donor))]
+            z = z if self.flow == "marginalization" else [0.0] * len(z)
+            summary.append([x * y + other * (1 - y) for x, other in zip(frames[t], z, strict=True)])
+        return summary
+
+    def embed(self, frames: list[list[float]]) -> list[float]:
+        return [
+            mean(sum(w * x for w, x in zip(weights, frame, strict=True)) + bias for frame in frames)
+            for weights, bias in zip(self.embed_weight, self.embed_bias, strict=True)
+        ]
+
+    def __call__(self, videos: Sequence[Tensor], reduction: Reduction, penalty: Reduction) -> dict[str, float]:
+        rows = [video.tolist() for video in videos]
+        n = len(rows)
+        offsets = torch.randint(1, n, (n,), generator=self.pretrainer._generator(_DONOR, 0)).tolist()
+        donors = [rows[(i + offset) % n] for i, offset in enumerate(offsets)]
+        selections = [self.select(frames, i) for i, frames in enumerate(rows)]
+        s = [self.embed(self.summarize(rows[i], selections[i], donors[i], _FLOW, i)) for i in range(n)]
+        o = [self.embed(frames) for frames in rows]
+        r = []
+        if self.pretrainer.hard_negatives:
+            for i in range(n):
+                noise = self.noise(_RANDOM_MASK, i, len(rows[i]))
+                mask = [float(e < mean(selections[i])) for e in noise]
+                r.append(self.embed(self.summarize(rows[i], mask, donors[i], _RANDOM_FLOW, i)))
+        losses = []
+        for i in range(n):
+            inner = [sum(a * b for a, b in zip(s[i], other, strict=True)) for other in [*o, *r]]
+            losses.append(-math.log(math.exp(inner[i]) / sum(math.exp(value) for value in inner)))
+        over_frames = mean if penalty == "mean" else sum
+        size = mean(over_frames(y) for y in selections)
+        binary = mean(over_frames([value * (1 - value) for value in y]) for y in selections)
+        total = sum(losses) if reduction == "sum" else mean(losses)
+        assert self.pretrainer.size_weight is not None
+        return {
+            "loss": total + self.pretrainer.binary_weight * binary + self.pretrainer.size_weight * size,
+            "info_nce": mean(losses),
+            "size_penalty": size,
+            "binary_penalty": binary,
+            "mi_lower_bound": math.log(n) - mean(losses),
+            "keep_ratio": mean(mean(y) for y in selections),
+            "size_weight": self.pretrainer.size_weight,
+        }
+
+
+def values(output: ViSPOutput) -> dict[str, float]:
+    return {name: value.item() for name, value in output._asdict().items() if name != "saturated_share"}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("penalty", ["mean", "sum"])
+@pytest.mark.parametrize("hard_negatives", [False, True], ids=["videos_only", "hard_negatives"])
+@pytest.mark.parametrize("flow", GRADIENT_FLOWS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_forward_is_the_paper_in_loops(
+    sampler: str, flow: str, hard_negatives: bool, penalty: Reduction, reduction: Reduction
+) -> None:
+    options: dict[str, Any] = {"sampler": sampler, "gradient_flow": flow, "hard_negatives": hard_negatives}
+    pretrainer = tiny(
+        **options, size_weight=0.7, binary_weight=0.3, loss_reduction=reduction, penalty_reduction=penalty
+    ).to(DOUBLE)
+    videos = make_videos(dtype=DOUBLE)
+
+    expected = SlowViSP(pretrainer, sampler, flow, temperature=0.5)(videos, reduction, penalty)
+
+    assert values(pretrainer(videos)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_constraint_replaces_the_fixed_size_term() -> None:
+    videos = make_videos()
+    fixed, held = tiny(size_weight=0.0), tiny()
+    assert held.size_constraint is not None
+    constraint = copy.deepcopy(held.size_constraint)
+    constraint.multiplier.fill_(1.25)
+    held.size_constraint.multiplier.fill_(1.25)
+
+    difference = held(videos).loss - (plain := fixed(videos)).loss
+
+    logits = [held.summarizer(video) for video in videos]
+    torch.testing.assert_close(difference, constraint(plain.keep_ratio, logits), rtol=1e-4, atol=1e-5)
+
+
+def test_saturated_share_is_the_share_of_logits_beyond_8() -> None:
+    pretrainer = tiny()
+    logits = [video.flatten(1).sum(dim=1) * 4 for video in make_videos()]
+    pretrainer.summarizer = nn.Module()
+    pretrainer.summarizer.forward = lambda frames: frames.flatten(1).sum(dim=1) * 4
+
+    expected = mean(float(abs(value) > 8) for video in logits for value in video.tolist())
+    assert 0 < expected < 1
+    assert pretrainer(make_videos()).saturated_share.item() == pytest.approx(expected)
+
+
+# --- which parameters learn ---------------------------------------------------------------------------------
+
+
+def learning(pretrainer: ViSPPretrainer, videos: Sequence[Tensor] | None = None) -> set[str]:
+    pretrainer(make_videos() if videos is None else videos).loss.backward()
+    return {name for name, gradient in gradients(pretrainer).items() if gradient is not None and gradient.any()}
+
+
+SUMMARIZER = {"summarizer.score.weight", "summarizer.score.bias"}
+ENCODER = {"encoder.embed.weight", "encoder.embed.bias"}
+
+
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("hard_negatives", [False, True], ids=["videos_only", "hard_negatives"])
+@pytest.mark.parametrize("flow", GRADIENT_FLOWS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_summarizer_and_encoder_learn(sampler: str, flow: str, hard_negatives: bool, checkpoint: bool) -> None:
+    pretrainer = tiny(sampler=sampler, gradient_flow=flow, hard_negatives=hard_negatives, checkpoint_videos=checkpoint)
+
+    assert learning(pretrainer) == SUMMARIZER | ENCODER
+
+
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["kept", "recomputed"])
+def test_only_the_encoder_learns_with_a_frozen_summarizer(checkpoint: bool) -> None:
+    pretrainer = tiny(checkpoint_videos=checkpoint)
+    pretrainer.summarizer.requires_grad_(False)
+
+    assert learning(pretrainer) == ENCODER
+
+
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["kept", "recomputed"])
+def test_only_the_summarizer_learns_with_a_frozen_encoder(checkpoint: bool) -> None:
+    pretrainer = tiny(checkpoint_videos=checkpoint)
+    pretrainer.encoder.requires_grad_(False)
+
+    assert learning(pretrainer) == SUMMARIZER
+
+
+@pytest.mark.parametrize("flow", GRADIENT_FLOWS)
+def test_the_contrastive_loss_alone_teaches_the_summarizer(flow: str) -> None:
+    assert learning(tiny(gradient_flow=flow, size_weight=0.0)) == SUMMARIZER | ENCODER
+
+
+def test_random_summaries_do_not_teach_the_summarizer() -> None:
+    has_gradient = []
+
+    class Recording(MeanEncoder):
+        def forward(self, frames: Tensor) -> Tensor:
+            has_gradient.append(frames.requires_grad)
+            return super().forward(frames)
+
+    ViSPPretrainer(LinearSummarizer(), Recording(), hard_negatives=True, seed=1)(make_videos())
+
+    assert has_gradient == [True, False, False] * len(LENGTHS)
+
+
+def test_no_penalty_or_bound_in_the_output_holds_a_graph() -> None:
+    output = tiny(hard_negatives=True, binary_weight=0.1)(make_videos())
+
+    assert [name for name, value in output._asdict().items() if value.requires_grad] == ["loss"]
+
+
+def test_the_size_penalty_alone_reaches_a_saturated_summarizer() -> None:
+    summarizer = LinearSummarizer()
+    pretrainer = ViSPPretrainer(summarizer, MeanEncoder(), sampler="sigmoid", seed=11)
+    pretrainer.encoder.requires_grad_(False)
+    for parameter in pretrainer.encoder.parameters():
+        parameter.zero_()
+    with torch.no_grad():
+        summarizer.score.bias.fill_(-14)
+        summarizer.score.weight.mul_(0.1)
+    pretrainer(make_videos()).loss.backward()
+
+    assert summarizer.score.bias.grad is not None
+    assert summarizer.score.bias.grad.item() < -0.5
+
+
+# --- options ------------------------------------------------------------------------------------------------
+
+
+def test_public_signature_is_the_promised_one() -> None:
+    parameters = inspect.signature(ViSPPretrainer).parameters
+
+    assert list(parameters) == [
+        "summarizer",
+        "encoder",
+        "sampler",
+        "gradient_flow",
+        "hard_negatives",
+        "size_weight",
+        "size_target",
+        "binary_weight",
+        "similarity",
+        "loss_reduction",
+        "penalty_reduction",
+        "checkpoint_videos",
+        "seed",
+    ]
+
+
+def test_size_target_is_0_3_by_default() -> None:
+    constraint = tiny().size_constraint
+
+    assert constraint is not None
+    assert constraint.target == 0.3
+
+
+def test_a_given_size_weight_turns_the_constraint_off() -> None:
+    assert tiny(size_weight=0.5).size_constraint is None
+
+
+def test_size_weight_and_size_target_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match=r"size_weight=0\.5 and size_target=0\.2 exclude each other"):
+        tiny(size_weight=0.5, size_target=0.2)
+
+
+@pytest.mark.parametrize("option", ["sampler", "gradient_flow", "similarity", "loss_reduction", "penalty_reduction"])
+def test_an_unknown_choice_is_refused_by_the_name_of_its_option(option: str) -> None:
+    with pytest.raises(ValueError, match=rf"{option} must be .*'nonsense'"):
+        tiny(**{option: "nonsense"})
+
+
+@pytest.mark.parametrize("role", ["summarizer", "encoder"])
+def test_what_is_no_module_is_refused_by_its_role(role: str) -> None:
+    modules: dict[str, Any] = {"summarizer": LinearSummarizer(), "encoder": MeanEncoder(), role: lambda frames: frames}
+    with pytest.raises(TypeError, match=rf"the {role} must be a torch\.nn\.Module"):
+        ViSPPretrainer(**modules)
+
+
+# --- batches that do not fit --------------------------------------------------------------------------------
+
+
+def test_a_batch_of_one_is_refused_with_the_reason() -> None:
+    with pytest.raises(ValueError, match="at least 2 videos, got 1: InfoNCE compares videos with each other"):
+        tiny()(make_videos((4,)))
+
+
+def test_a_batch_below_8_warns_why() -> None:
+    with pytest.warns(UserWarning, match="a batch of 7 videos: the bound on mutual information is at most log N"):
+        tiny()(make_videos(LENGTHS[:7]))
+
+
+def test_a_batch_of_8_does_not_warn() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tiny()(make_videos())
+
+    assert caught == []
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_values_that_are_not_finite_are_refused_by_the_number_of_the_video(bad: float) -> None:
+    videos = make_videos()
+    videos[3][1, 2] = bad
+    with pytest.raises(ValueError, match="video 3 of the batch holds values that are not finite"):
+        tiny()(videos)
+
+
+def test_feature_dimensions_that_disagree_are_refused_by_the_number_of_the_video() -> None:
+    videos = make_videos()
+    videos[5] = videos[5][:, :3]
+    with pytest.raises(ValueError, match=r"video 5 of the batch has frames of shape \(3,\), video 0 of shape \(4,\)"):
+        tiny()(videos)
+
+
+def test_an_empty_video_is_refused_by_its_number() -> None:
+    videos = make_videos()
+    videos[2] = videos[2][:0]
+    with pytest.raises(ValueError, match="video 2 of the batch has no frames"):
+        tiny()(videos)
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.ones(4), torch.ones(3, 4, dtype=torch.long), [[1.0]]], ids=["1d", "int", "list"]
+)
+def test_what_is_no_video_is_refused_by_its_number(wrong: Any) -> None:
+    videos: list[Any] = make_videos()
+    videos[1] = wrong
+    with pytest.raises(ValueError, match=r"video 1 of the batch: expected floating-point frames \(T, d\)"):
+        tiny()(videos)
+
+
+def test_a_refused_batch_does_not_step() -> None:
+    pretrainer = tiny()
+    videos = make_videos()
+    videos[7] = videos[7][:0]
+    with pytest.raises(ValueError, match="no frames"):
+        pretrainer(videos)
+
+    assert pretrainer.step == 0
+    assert pretrainer.size_constraint is not None
+    assert pretrainer.size_constraint.multiplier.item() == 0
+
+
+# --- modules that do not fit --------------------------------------------------------------------------------
+
+
+class Scripted(nn.Module):
+    """Returns what a function makes of the frames, and has a parameter."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.function = function
+
+    def forward(self, frames: Tensor) -> Any:
+        return self.function(frames, self.weight)
+
+
+def test_logits_of_another_shape_are_refused_with_both_shapes() -> None:
+    summarizer = Scripted(lambda frames, weight: frames * weight)
+    with pytest.raises(ValueError, match=r"Scripted returned a tensor of shape \(3, 4\).*expected logits \(T,\)"):
+        ViSPPretrainer(summarizer, MeanEncoder())(make_videos())
+
+
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["kept", "recomputed"])
+def test_logits_without_a_gradient_are_refused(checkpoint: bool) -> None:
+    summarizer = Scripted(lambda frames, weight: (frames * weight).sum(dim=1).detach())
+    with pytest.raises(ValueError, match="Scripted returned logits without a gradient"):
+        ViSPPretrainer(summarizer, MeanEncoder(), checkpoint_videos=checkpoint)(make_videos())
+
+
+def test_logits_without_a_gradient_are_fine_in_evaluation_mode() -> None:
+    summarizer = Scripted(lambda frames, weight: (frames * weight).sum(dim=1).detach())
+
+    assert ViSPPretrainer(summarizer, MeanEncoder()).eval()(make_videos()).loss.isfinite()
+
+
+def test_an_embedding_that_is_no_vector_is_refused() -> None:
+    encoder = Scripted(lambda frames, weight: frames * weight)
+    with pytest.raises(ValueError, match="expected an embedding"):
+        ViSPPretrainer(LinearSummarizer(), encoder)(make_videos())
+
+
+def test_an_encoder_whose_output_follows_the_length_is_refused_with_the_hint() -> None:
+    with pytest.raises(ValueError, match=r"look like logits.*encode.*adapt_encoder"):
+        ViSPPretrainer(LinearSummarizer(), LinearSummarizer())(make_videos())
+
+
+def test_an_encoder_whose_output_follows_the_length_is_refused_over_batches() -> None:
+    pretrainer = ViSPPretrainer(LinearSummarizer(), LinearSummarizer())
+    pretrainer(make_videos((5,) * 8))
+    with pytest.raises(ValueError, match="returned 5 numbers for a video of 5 frames and 6 for one of 6"):
+        pretrainer(make_videos((6,) * 8))
+
+
+def test_encode_is_used_instead_of_forward() -> None:
+    class WithEncode(MeanEncoder):
+        def encode(self, frames: Tensor) -> Tensor:
+            return MeanEncoder.forward(self, frames)
+
+        def forward(self, frames: Tensor) -> Tensor:
+            raise AssertionError("forward was called")
+
+    with_encode = ViSPPretrainer(LinearSummarizer(), WithEncode(), seed=11)(make_videos())
+
+    assert with_encode.loss.item() == tiny()(make_videos()).loss.item()
+
+
+# --- what a batch may be ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flow", GRADIENT_FLOWS)
+def test_frames_may_have_trailing_axes(flow: str) -> None:
+    videos = make_videos(trailing=(2, 3, 2))
+    flat = [video.flatten(1) for video in videos]
+    pretrainer = ViSPPretrainer(LinearSummarizer(12), MeanEncoder(12), gradient_flow=flow, seed=11).eval()  # type: ignore[arg-type]
+
+    assert values(pretrainer(videos)) == pytest.approx(values(pretrainer(flat)))
+
+
+def test_videos_of_one_frame_are_fine() -> None:
+    assert tiny(hard_negatives=True, gradient_flow="marginalization")(make_videos((1,) * 8)).loss.isfinite()
+
+
+@pytest.mark.parametrize("n", [2, 5, 8])
+def test_marginalization_takes_donors_from_another_video(n: int) -> None:
+    class Recording(Marginalization):
+        def __call__(self, frames: Tensor, selection: Tensor, donors: Tensor | None, generator: Any) -> Tensor:
+            assert donors is not None
+            pairs.append((frames[0, 0].item(), donors[0, 0].item()))
+            return super().__call__(frames, selection, donors, generator)
+
+    pairs: list[tuple[float, float]] = []
+    videos = [torch.full((length, 4), float(index)) for index, length in enumerate(LENGTHS[:n])]
+    pretrainer = tiny(gradient_flow=Recording(), hard_negatives=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(40):
+            pretrainer(videos)
+
+    assert {pair for pair in pairs if pair[0] != pair[1]} == {
+        (float(a), float(b)) for a in range(n) for b in range(n) if a != b
+    }
+    assert all(frames != donor for frames, donor in pairs)
+
+
+@pytest.mark.parametrize("hard_negatives", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_mi_bound_is_log_n_minus_the_mean_loss(hard_negatives: bool, reduction: Reduction) -> None:
+    output = tiny(hard_negatives=hard_negatives, loss_reduction=reduction)(make_videos())
+
+    assert output.mi_lower_bound.item() == pytest.approx(math.log(8) - output.info_nce.item(), abs=1e-6)
+
+
+# --- noise --------------------------------------------------------------------------------------------------
+
+NOISY: dict[str, Any] = {"gradient_flow": "straight_through", "hard_negatives": True}
+
+
+def losses(pretrainer: ViSPPretrainer, steps: int = 3) -> list[float]:
+    return [pretrainer(make_videos()).loss.item() for _ in range(steps)]
+
+
+@pytest.mark.parametrize("flow", GRADIENT_FLOWS)
+def test_one_seed_makes_a_run_repeatable(flow: str) -> None:
+    runs = [losses(tiny(gradient_flow=flow, hard_negatives=True, seed=3)) for _ in range(2)]
+
+    assert runs[0] == runs[1]
+
+
+def test_another_seed_gives_other_noise() -> None:
+    assert losses(tiny(seed=3)) != losses(tiny(seed=4))
+
+
+def test_every_training_step_has_its_own_noise() -> None:
+    pretrainer = tiny(size_weight=0.0)
+
+    assert len(set(losses(pretrainer))) == 3
+
+
+def test_every_video_of_a_batch_has_its_own_noise() -> None:
+    selections: list[Tensor] = []
+
+    class Recording:
+        def __call__(self, logits: Tensor, generator: torch.Generator) -> Tensor:
+            selections.append(torch.rand(4, generator=generator))
+            return torch.sigmoid(logits)
+
+    tiny(sampler=Recording())(make_videos())
+
+    assert len({tuple(selection.tolist()) for selection in selections}) == 8
+
+
+def test_noise_does_not_depend_on_the_global_random_state() -> None:
+    first, second = tiny(**NOISY), tiny(**NOISY)
+    torch.manual_seed(1)
+    expected = losses(first)
+    torch.manual_seed(2)
+
+    assert losses(second) == expected
+
+
+def test_a_step_leaves_the_global_random_state_alone() -> None:
+    pretrainer = tiny(**NOISY)
+    before = torch.random.get_rng_state()
+    pretrainer(make_videos())
+
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_without_a_seed_the_global_seed_makes_a_run_repeatable() -> None:
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        runs.append(losses(tiny(seed=None)))
+
+    assert runs[0] == runs[1]
+
+
+# --- state --------------------------------------------------------------------------------------------------
+
+
+def saved_and_loaded(state: dict[str, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def test_a_loaded_state_continues_noise_and_multiplier() -> None:
+    pretrainer, resumed = tiny(**NOISY), tiny(**{**NOISY, "seed": 99})
+    losses(pretrainer)
+    resumed.load_state_dict(saved_and_loaded(pretrainer.state_dict()))
+
+    assert losses(resumed) == losses(pretrainer)
+
+
+def test_a_step_in_training_mode_is_counted() -> None:
+    pretrainer = tiny()
+    losses(pretrainer)
+
+    assert pretrainer.step == 3
+
+
+def test_evaluation_mode_steps_nothing() -> None:
+    pretrainer = tiny(**NOISY).eval()
+    before = copy.deepcopy(pretrainer.state_dict())
+    losses(pretrainer)
+
+    torch.testing.assert_close(pretrainer.state_dict(), before, rtol=0, atol=0)
+
+
+def test_evaluation_mode_is_repeatable() -> None:
+    assert len(set(losses(tiny(**NOISY).eval()))) == 1
+
+
+def test_the_summarizer_keeps_its_own_keys() -> None:
+    summarizer = LinearSummarizer()
+    ViSPPretrainer(summarizer, MeanEncoder())(make_videos()).loss.backward()
+
+    assert list(summarizer.state_dict()) == ["score.weight", "score.bias"]
+
+
+def test_the_state_holds_modules_multiplier_and_noise() -> None:
+    assert set(tiny().state_dict()) == SUMMARIZER | ENCODER | {"size_constraint.multiplier", "_extra_state"}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))], ids=["deepcopy", "pickle"])
+def test_a_copy_goes_on_alike_and_apart(copied: Callable[[ViSPPretrainer], ViSPPretrainer]) -> None:
+    pretrainer = tiny(**NOISY)
+    losses(pretrainer)
+    twin = copied(pretrainer)
+    expected = losses(pretrainer)
+
+    assert losses(twin) == expected
+
+
+# --- recomputation ------------------------------------------------------------------------------------------
+
+
+class NormSummarizer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.4), nn.Linear(6, 1), nn.Flatten(0)
+        )
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.layers(frames)
+        return logits
+
+
+class NormEncoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6, momentum=None), nn.Dropout(0.4), nn.Tanh())
+
+    def forward(self, frames: Tensor) -> Tensor:
+        rows: Tensor = self.layers(frames)
+        return rows.mean(dim=0)
+
+
+def twins(**options: Any) -> list[ViSPPretrainer]:
+    made = []
+    for checkpoint_videos in (False, True):
+        torch.manual_seed(2)
+        made.append(
+            ViSPPretrainer(NormSummarizer(), NormEncoder(), checkpoint_videos=checkpoint_videos, seed=3, **options)
+        )
+    return made
+
+
+def after_two_steps(pretrainer: ViSPPretrainer, part: str) -> dict[str, Any]:
+    torch.manual_seed(7)
+    outputs = []
+    for step in range(2):
+        outputs.append(pretrainer(make_videos(seed=step)))
+        outputs[-1].loss.backward()
+    parts: dict[str, dict[str, Any]] = {
+        "outputs": {
+            f"{i}.{name}": value for i, output in enumerate(outputs) for name, value in output._asdict().items()
+        },
+        "gradients": gradients(pretrainer),
+        "buffers": dict(pretrainer.named_buffers()),
+    }
+    return parts[part]
+
+
+@pytest.mark.parametrize("part", ["outputs", "gradients", "buffers"])
+@pytest.mark.parametrize("hard_negatives", [False, True], ids=["videos_only", "hard_negatives"])
+@pytest.mark.parametrize("flow", GRADIENT_FLOWS)
+def test_recomputation_changes_nothing(flow: str, hard_negatives: bool, part: str) -> None:
+    plain, lean = twins(gradient_flow=flow, hard_negatives=hard_negatives)
+
+    torch.testing.assert_close(after_two_steps(lean, part), after_two_steps(plain, part), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("part", ["outputs", "gradients", "buffers"])
+def test_recomputation_changes_nothing_under_autocast(part: str) -> None:
+    plain, lean = twins(hard_negatives=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected, actual = after_two_steps(plain, part), after_two_steps(lean, part)
+
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("part", ["outputs", "gradients", "buffers"])
+def test_recomputation_changes_nothing_in_evaluation_mode(part: str) -> None:
+    plain, lean = (pretrainer.eval() for pretrainer in twins())
+
+    torch.testing.assert_close(after_two_steps(lean, part), after_two_steps(plain, part), rtol=1e-6, atol=1e-7)
+
+
+def test_recomputation_changes_nothing_without_gradients() -> None:
+    plain, lean = twins(hard_negatives=True)
+    results = []
+    for pretrainer in (plain, lean):
+        torch.manual_seed(7)
+        with torch.no_grad():
+            results.append((values(pretrainer(make_videos())), dict(pretrainer.named_buffers())))
+
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+
+
+def bytes_saved(lengths: Sequence[int], checkpoint_videos: bool) -> int:
+    """Bytes that a forward pass keeps for backward, each storage once, without parameters and videos."""
+    pretrainer = ViSPPretrainer(
+        nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1), nn.Flatten(0)),
+        AttentionPoolEncoder(4, embedding_dim=64),
+        checkpoint_videos=checkpoint_videos,
+        seed=0,
+    )
+    videos = make_videos(lengths)
+    known = {tensor.untyped_storage().data_ptr() for tensor in (*pretrainer.parameters(), *videos)}
+    kept: dict[int, int] = {}
+    alive: list[Tensor] = []  # so that no storage's address is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = pretrainer(videos).loss
+    assert loss.requires_grad
+    return sum(kept.values())
+
+
+def test_recomputation_keeps_a_few_numbers_a_frame() -> None:
+    numbers_a_frame = 16  # logits, noise and selection; the networks above keep over 200
+
+    longer = bytes_saved((200,) * 8, checkpoint_videos=True) - bytes_saved((100,) * 8, checkpoint_videos=True)
+
+    assert longer < 4 * numbers_a_frame * 100 * 8
+
+
+def test_without_recomputation_activations_grow_with_the_frames() -> None:
+    longer = bytes_saved((200,) * 8, checkpoint_videos=False) - bytes_saved((100,) * 8, checkpoint_videos=False)
+
+    assert longer > 4 * 200 * 100 * 8
+
+
+# --- precision ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("flow", GRADIENT_FLOWS)
+def test_bf16_autocast_gives_a_float32_loss_near_the_full_one(flow: str, checkpoint: bool) -> None:
+    full = tiny(gradient_flow=flow)(make_videos())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = tiny(gradient_flow=flow, checkpoint_videos=checkpoint)(make_videos())
+    output.loss.backward()
+
+    assert {value.dtype for value in output} == {torch.float32}
+    assert output.keep_ratio.item() == pytest.approx(full.keep_ratio.item(), abs=0.02)
+
+
+def test_a_selection_of_no_frame_at_all_gives_a_finite_gradient() -> None:
+    """Straight-through drops every frame of a short video sooner or later."""
+    summarizer = LinearSummarizer()
+    pretrainer = ViSPPretrainer(
+        summarizer, AttentionPoolEncoder(4, embedding_dim=8), gradient_flow="straight_through", seed=0
+    )
+    with torch.no_grad():
+        summarizer.score.weight.zero_()
+        summarizer.score.bias.fill_(-6)
+    pretrainer(make_videos()).loss.backward()
+
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients(pretrainer).values())
+
+
+def test_without_noise_a_permuted_batch_has_the_same_loss() -> None:
+    videos = make_videos()
+    order = torch.randperm(8, generator=generator(1)).tolist()
+    straight, permuted = (tiny(sampler="sigmoid")(batch) for batch in (videos, [videos[i] for i in order]))
+
+    assert permuted.loss.item() == pytest.approx(straight.loss.item(), rel=1e-5)
