@@ -157,9 +157,7 @@ class SSPVSShaped(ShapedSummarizer):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # video_feature (1, T, d)
         hidden = self.hidden(batch["video_feature"])
-        return {
-            "frame_score": self.stages[0](hidden).sigmoid() * self.stages[1](hidden).sigmoid()
-        }  # (1, T, 1)
+        return {"frame_score": self.stages[0](hidden).sigmoid() * self.stages[1](hidden).sigmoid()}  # (1, T, 1)
 
     def true_logits(self, frames: Tensor) -> Tensor:
         hidden = self.hidden(frames)
@@ -244,9 +242,7 @@ SHAPES = [
     Shape("PGL-SUM", PGLSUMShaped, {"logits_from": "linear_2"}),
     Shape("PGL-SUM inverted", PGLSUMShaped, {"output": first, "probabilities": True}),
     Shape("VASNet", VASNetShaped, {"inputs": frames_and_length, "logits_from": "kd"}),
-    Shape(
-        "VASNet inverted", VASNetShaped, {"inputs": frames_and_length, "output": first, "probabilities": True}
-    ),
+    Shape("VASNet inverted", VASNetShaped, {"inputs": frames_and_length, "output": first, "probabilities": True}),
     Shape("DSNet anchor-free", DSNetAnchorFreeShaped, {"inputs": batch_of_one, "logits_from": "fc_cls"}),
     Shape(
         "DSNet anchor-free inverted",

@@ -185,9 +185,7 @@ def test_an_in_place_sigmoid_does_not_reach_the_logits() -> None:
 
     module = InPlace()
     frames = torch.randn(T, D)
-    torch.testing.assert_close(
-        adapt_summarizer(module, logits_from="linear_2")(frames), module.true_logits(frames)
-    )
+    torch.testing.assert_close(adapt_summarizer(module, logits_from="linear_2")(frames), module.true_logits(frames))
 
 
 @settings(max_examples=25, deadline=None)
@@ -272,9 +270,7 @@ def test_hidden_from_needs_a_head_where_the_width_is_unknown() -> None:
 def test_hidden_from_refuses_other_shapes() -> None:
     frames = torch.randn(T, D)
     pooled = adapt_summarizer(nn.Sequential(Mean(), nn.Linear(D, H)), hidden_from="1")
-    with pytest.raises(
-        ValueError, match=r"submodule '1' of Sequential gave a tensor of shape \(4,\).*\(L, h\)"
-    ):
+    with pytest.raises(ValueError, match=r"submodule '1' of Sequential gave a tensor of shape \(4,\).*\(L, h\)"):
         pooled(frames)
     shorter = adapt_summarizer(nn.Sequential(Halve(), nn.Linear(D, H)), hidden_from="1")
     with pytest.raises(ValueError, match=r"got hidden values \(4, 4\); expected \(T, h\), T = 7"):
@@ -398,9 +394,7 @@ def test_pools(make: Callable[[], ShapedSummarizer], inputs: Any, length: int) -
         torch.testing.assert_close(encoder(frames), embedding)
         torch.testing.assert_close(copy.deepcopy(encoder)(frames), embedding)
         encoder(frames).sum().backward()
-    torch.testing.assert_close(
-        adapt_encoder(module, hidden_from="norm", inputs=inputs)(frames), hidden.mean(dim=0)
-    )
+    torch.testing.assert_close(adapt_encoder(module, hidden_from="norm", inputs=inputs)(frames), hidden.mean(dim=0))
     assert module.body.weight.grad is not None
     with pytest.raises(RuntimeError):
         encoder(torch.randn(length, D + 1))
@@ -457,9 +451,7 @@ def test_check_embedding() -> None:
     assert check_embedding(embedding, "Encoder") is embedding
     module = A2SummShaped()
     returned = module(**video_and_text(torch.randn(T, D)))
-    with pytest.raises(
-        TypeError, match=r"A2SummShaped returned a tuple .*\(e,\).*encode.*visp\.adapt_encoder"
-    ):
+    with pytest.raises(TypeError, match=r"A2SummShaped returned a tuple .*\(e,\).*encode.*visp\.adapt_encoder"):
         check_embedding(returned, module)
     for wrong in (embedding[None], embedding[0], embedding[:0]):
         with pytest.raises(ValueError, match=r"one vector \(e,\)"):

@@ -84,9 +84,7 @@ def test_a_record_is_whole(path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["h5", "memory"])
 def test_a_strided_record_agrees_with_itself(path: Path, source: str) -> None:
-    dataset: VideoSource = (
-        VideoDataset(path, stride=3) if source == "h5" else InMemoryDataset(RECORDS, stride=3)
-    )
+    dataset: VideoSource = VideoDataset(path, stride=3) if source == "h5" else InMemoryDataset(RECORDS, stride=3)
     record = dataset.record(0)
     assert record.picks is not None
     assert record.gtscore is not None
@@ -215,9 +213,7 @@ def test_workers_read_what_the_parent_reads(path: Path, start: str) -> None:
         pytest.skip(f"this platform has no {start}")
     dataset = VideoDataset(path)
     expected = [dataset[i] for i in range(3)]
-    loader = DataLoader(
-        dataset, batch_size=2, num_workers=2, collate_fn=collate_videos, multiprocessing_context=start
-    )
+    loader = DataLoader(dataset, batch_size=2, num_workers=2, collate_fn=collate_videos, multiprocessing_context=start)
     got = [video for batch in loader for video in batch]
     torch.testing.assert_close(got, expected)
 

@@ -281,9 +281,7 @@ def test_a_file_with_many_problems_lists_them_all(tmp_path: Path) -> None:
     )
 
 
-def test_non_finite_values_are_counted_over_all_chunks_of_rows(
-    corpus: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_non_finite_values_are_counted_over_all_chunks_of_rows(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("visp.data.h5._VALUES_AT_ONCE", 2 * D)
     features = np.ones((T, D), dtype=np.float32)
     features[3, 1] = np.inf
@@ -293,9 +291,7 @@ def test_non_finite_values_are_counted_over_all_chunks_of_rows(
 
 
 def test_the_video_whose_dimension_disagrees_is_named(tmp_path: Path) -> None:
-    write_h5(
-        tmp_path / "a.h5", [plain_record("video_1", dim=5), plain_record("video_2"), plain_record("video_3")]
-    )
+    write_h5(tmp_path / "a.h5", [plain_record("video_1", dim=5), plain_record("video_2"), plain_record("video_3")])
     assert "\n  video_1/features: d = 5, but video_2 has d = 4" in schema_message(tmp_path / "a.h5")
 
 

@@ -59,9 +59,9 @@ class CNNSummarizer(nn.Module):
         self.feature_dim = feature_dim
         self.width = width
         self.pooling = pooling
+        self.googlenet = GoogLeNetTrunk(width)
         self.CLS = nn.Parameter(torch.zeros(1, 3, 1, feature_dim))
         self.key_embedding = nn.Linear(feature_dim, width)
-        self.googlenet = GoogLeNetTrunk(width)
         self.layernorm1 = nn.BatchNorm2d(1)
         self.dropout = nn.Dropout(0.6)
         self.linear1: nn.Module | None = None
@@ -115,7 +115,8 @@ class CNNSummarizer(nn.Module):
         ``pooling="cls"`` is the paper's literal reading: the CLS row of the final hidden state, dropout
         included. Its entries are near 1e-4 and it does not train (docs/training.md). ``"attention"`` sums the
         values under the temporal attention, each dimension with its own weights over time, and ``"mean"``
-        averages them; both without dropout, normalised to a fixed length so that inner products are bounded.
+        averages the rows of the final hidden state; both without dropout, normalised to a fixed length so that
+        inner products are bounded.
 
         Args:
             frames: (T, d) features, T >= 1.
@@ -135,7 +136,8 @@ class CNNSummarizer(nn.Module):
             if self.pooling == "attention":
                 pooled = (values * torch.softmax(attention_map, dim=0)).sum(dim=0)
             else:
-                pooled = values.mean(dim=0)
+                attention = torch.softmax(attention_map, dim=0) + torch.softmax(attention_map, dim=1)
+                pooled = (values * attention).mean(dim=0)
             return F.normalize(pooled - pooled.mean(), dim=0) * math.sqrt(10)
 
     def _prepare(self, frames: Tensor) -> tuple[Tensor, int]:
@@ -145,6 +147,7 @@ class CNNSummarizer(nn.Module):
                 f"{type(self).__name__}(feature_dim={self.feature_dim}) expected frames (T, {self.feature_dim}) "
                 f"with T >= 1, got {tuple(frames.shape)}"
             )
+        frames = frames.to(self.CLS.dtype)
         repeats = -(-MIN_FRAMES // len(frames)) if len(frames) < MIN_FRAMES else 1
         return frames.repeat_interleave(repeats, dim=0) if repeats > 1 else frames, repeats
 

@@ -9,7 +9,7 @@ from visp.summarizers.cnn import CNNSummarizer, Pooling
 
 
 class CSTA(CNNSummarizer):
-    """CSTA, the summarizer that the ViSP paper pretrains; 8.8 million parameters at the published width, 9.8 with the published code's unused layer.
+    """CSTA, the summarizer that the ViSP paper pretrains; 8.8 million parameters at the published width.
 
     Equal to the published ``GoogleNet_Attention`` model at its default options.
 
