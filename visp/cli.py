@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _pretrain(options)
     except KeyboardInterrupt:
-        print(f"visp {options.command}: interrupted; go on with --resume", file=sys.stderr)
+        resumable = options.command == "pretrain" and options.out is not None
+        hint = f"; go on with --out {options.out} --resume" if resumable else ""
+        print(f"visp {options.command}: interrupted{hint}", file=sys.stderr)
         return 130
     except (OSError, ValueError, TypeError, FloatingPointError) as error:
         print(f"visp {options.command}: {error}", file=sys.stderr)
@@ -48,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.add_argument("--out", type=Path, help="folder of the run (runs/demo-<time> if not given)")
-    demo.add_argument("--seed", type=int, default=0, help="seed of the corpus, the weights and the noise")
+    demo.add_argument("--seed", type=_natural, default=0, help="seed of the corpus, the weights and the noise")
 
     pretrain = commands.add_parser(
         "pretrain",
@@ -91,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--epochs", type=int, default=200, metavar="N", help="passes over the videos")
     add("--batch-size", type=int, default=32, metavar="N", help="largest number of videos compared at a time")
     add("--lr", type=float, default=5e-4, metavar="X", help="learning rate of Adam")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the weights, the order and the noise")
+    add("--seed", type=_natural, default=0, metavar="N", help="seed of the weights, the order and the noise")
     add(
         "--precision",
         default="float32",
@@ -110,6 +112,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text}")
+    return number
+
+
 def _pretrain(options: argparse.Namespace) -> None:
     import torch
 
@@ -120,7 +129,11 @@ def _pretrain(options: argparse.Namespace) -> None:
 
     if options.resume and options.out is None:
         raise ValueError("--resume needs --out, the folder of the run to go on with")
-    out = options.out or _default_folder("pretrain")
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {options.device} cannot be used: {error}") from error
+    out = options.out = options.out or _default_folder("pretrain")
     dataset = VideoDataset(options.data, stride=options.stride)
     _describe(dataset)
     torch.manual_seed(options.seed)

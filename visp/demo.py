@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from visp.data import InMemoryDataset, VideoRecord
 from visp.data.synthetic import make_corpus
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 WIDTH = 256
-EPOCHS = 60
+EPOCHS = 50
 BATCH_SIZE = 20
 LR = 1e-3
 PROTOCOL = (
@@ -76,7 +76,7 @@ def run_demo(out: Path, *, seed: int = 0, epochs: int = EPOCHS, num_videos: int 
 
 
 @torch.no_grad()
-def video_scores(summarizer: nn.Module, videos: InMemoryDataset) -> list[npt.NDArray[np.float32]]:
+def video_scores(summarizer: nn.Module, videos: Sequence[Tensor] | InMemoryDataset) -> list[npt.NDArray[np.float32]]:
     """Return the logits (T,) of every video, in evaluation mode; the module's mode is put back."""
     was_training = summarizer.training
     summarizer.eval()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import rankdata
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,10 +31,10 @@ def plot_scores(
         The axes.
     """
     predicted, truth = np.asarray(scores), np.asarray(importance)
-    ranks = np.argsort(np.argsort(predicted)) / max(1, len(predicted) - 1)
+    ranks = (rankdata(predicted) - 1) / max(1, len(predicted) - 1)
     frames = np.arange(len(truth))
     ax.fill_between(frames, truth, step="mid", color=GREY, label="importance", linewidth=0)
     ax.plot(frames, ranks, color=BLUE, linewidth=1.2, label=label)
-    ax.set(xlim=(0, len(truth) - 1), ylim=(0, 1.02), title=title)
+    ax.set(xlim=(-0.5, len(truth) - 0.5), ylim=(0, 1.02), title=title)
     ax.spines[["top", "right"]].set_visible(False)
     return ax

@@ -43,7 +43,7 @@ def rank_correlation(scores: npt.ArrayLike, annotations: npt.ArrayLike) -> RankC
     """
     predicted = np.asarray(scores, dtype=np.float64)
     users = np.asarray(annotations, dtype=np.float64)
-    if predicted.ndim != 1 or users.ndim != 2 or users.shape[1] != len(predicted) or len(users) == 0:
+    if predicted.ndim != 1 or users.ndim != 2 or users.shape[1] != len(predicted) or users.size == 0:
         raise ValueError(
             f"expected scores (T,) and annotations (U, T) of the same T, got {predicted.shape} and {users.shape}"
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
@@ -59,6 +60,7 @@ def pretrain(
     lr: float = 5e-4,
     weight_decay: float = 0.0,
     clip_grad_norm: float | None = 1.0,
+    warmup_steps: int = 20,
     seed: int = 0,
     out_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -84,6 +86,8 @@ def pretrain(
         lr: Learning rate of Adam.
         weight_decay: Weight decay of Adam.
         clip_grad_norm: Largest norm of the gradient, or None.
+        warmup_steps: Steps over which the learning rate rises linearly to ``lr``, so that the size constraint
+            does not overshoot before the encoder has learnt anything.
         seed: Seed of the order of the videos and of dropout; the pretrainer has its own for its noise.
         out_dir: Folder of the run, made if need be; by default nothing is written.
         resume: Go on from the folder's checkpoint if there is one.
@@ -97,78 +101,88 @@ def pretrain(
         Number of steps, the last metrics and the folder.
 
     Raises:
-        ValueError: If an option is out of its range or there are fewer than 2 videos.
+        ValueError: If an option is out of its range, there are fewer than 2 videos, or nothing can be trained.
         FileExistsError: If ``out_dir`` is not empty and ``resume`` is false.
         CheckpointError: If the checkpoint is not one, or is of a run with other settings.
-        FloatingPointError: If the loss is not finite; weights and checkpoint are those before that step.
+        FloatingPointError: If the loss or its gradient is not finite; weights and checkpoint are those before it.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-    if epochs < 1 or batch_size < 2:
-        raise ValueError(f"expected epochs >= 1 and batch_size >= 2, got {epochs} and {batch_size}")
+    if epochs < 1 or batch_size < 2 or warmup_steps < 0:
+        raise ValueError(
+            "expected epochs >= 1, batch_size >= 2 and warmup_steps >= 0, got "
+            f"{epochs}, {batch_size} and {warmup_steps}"
+        )
     if len(dataset) < 2:
         raise ValueError(f"pretraining compares videos with each other: expected at least 2, got {len(dataset)}")
-    run = _Run(pretrainer, dataset, batch_size, lr, weight_decay, clip_grad_norm, seed, precision, num_workers)
-    folder = None
-    if out_dir is not None:
-        settings = {
-            "epochs": epochs,
-            **run.fingerprint,
-            "weight_decay": weight_decay,
-            "clip_grad_norm": clip_grad_norm,
-            "pretrainer_seed": pretrainer.seed,
-            **(config or {}),
-        }
-        folder = _prepare_folder(Path(out_dir), resume, settings)
+    settings = _Settings(
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        clip_grad_norm=clip_grad_norm,
+        warmup_steps=warmup_steps,
+        seed=seed,
+        precision=precision,
+    )
+    run = _Run(pretrainer, dataset, settings, num_workers)
+    folder = None if out_dir is None else _prepare_folder(Path(out_dir), resume)
     device_indices = [run.device.index or 0] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices=device_indices):
         torch.manual_seed(seed)
         if folder is not None:
             run.restore(folder)
+            recorded = {"epochs": epochs, **run.fingerprint, "pretrainer_seed": pretrainer.seed, **(config or {})}
+            with checkpoint.replacing(folder / "config.json") as file:
+                file.write((json.dumps(recorded, indent=2, default=str) + "\n").encode())
         return run.run(epochs, folder, checkpoint_seconds, progress)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What must not change when a run is resumed, beside the videos and the models."""
+
+    batch_size: int
+    lr: float
+    weight_decay: float
+    clip_grad_norm: float | None
+    warmup_steps: int
+    seed: int
+    precision: Precision
 
 
 class _Run:
     """The state of a run and how it moves, saves and comes back."""
 
     def __init__(
-        self,
-        pretrainer: ViSPPretrainer,
-        dataset: FrameFeatures,
-        batch_size: int,
-        lr: float,
-        weight_decay: float,
-        clip_grad_norm: float | None,
-        seed: int,
-        precision: Precision,
-        num_workers: int,
+        self, pretrainer: ViSPPretrainer, dataset: FrameFeatures, settings: _Settings, num_workers: int
     ) -> None:
         self.pretrainer = pretrainer
         self.dataset = dataset
-        self.names = list(dataset.names) if isinstance(dataset, VideoSource) else [str(i) for i in range(len(dataset))]
-        self.parameters = [parameter for parameter in pretrainer.parameters() if parameter.requires_grad]
-        self.device = self.parameters[0].device
-        self.optimizer = torch.optim.Adam(self.parameters, lr=lr, weight_decay=weight_decay)
-        self.autocast_dtype = _AUTOCAST[precision]
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        self.clip_grad_norm = clip_grad_norm
-        self.seed = seed
+        self.settings = settings
         self.num_workers = num_workers
-        self.num_batches = math.ceil(len(dataset) / batch_size)
-        self.step = 0
+        self.names = list(dataset.names) if isinstance(dataset, VideoSource) else [str(i) for i in range(len(dataset))]
+        lengths = dataset.lengths if isinstance(dataset, VideoSource) else []
         self.fingerprint: dict[str, Any] = {
             "num_videos": len(dataset),
-            "batch_size": batch_size,
-            "lr": lr,
-            "seed": seed,
-            "precision": precision,
+            "videos": hashlib.sha256(json.dumps([self.names, list(lengths)]).encode()).hexdigest(),
+            **pretrainer.describe(),
+            **asdict(settings),
         }
+        self.parameters = [parameter for parameter in pretrainer.parameters() if parameter.requires_grad]
+        if not self.parameters:
+            raise ValueError("there is nothing to train: no parameter of the pretrainer requires a gradient")
+        self.device = self.parameters[0].device
+        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+        self.autocast_dtype = _AUTOCAST[settings.precision]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        self.num_batches = math.ceil(len(dataset) / settings.batch_size)
+        self.step = 0
 
     def run(self, epochs: int, folder: Path | None, checkpoint_seconds: float, progress: bool) -> PretrainResult:
         total = epochs * self.num_batches
         watch = CollapseWatch()
         metrics: dict[str, float] = {}
-        was_training = self.pretrainer.training
+        modes = [(module, module.training) for module in self.pretrainer.modules()]
         self.pretrainer.train()
         log = None if folder is None else _open_metrics(folder / "metrics.jsonl", self.step)
         saved_at = time.monotonic()
@@ -197,7 +211,9 @@ class _Run:
             bar.close()
             if log is not None:
                 log.close()
-            self.pretrainer.train(was_training)
+            self.optimizer.zero_grad()  # a loop of the user's own must not start on our last gradient
+            for module, was_training in modes:
+                module.training = was_training
         return PretrainResult(self.step, metrics, folder)
 
     def _train_step(self, indices: Sequence[int], videos: Sequence[Tensor]) -> dict[str, float]:
@@ -205,16 +221,15 @@ class _Run:
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
             output: ViSPOutput = self.pretrainer(videos)
-        names = ", ".join(self.names[index] for index in indices)
-        if not math.isfinite(float(output.loss.detach())):
-            raise FloatingPointError(
-                f"the loss of step {self.step + 1} is {float(output.loss.detach())}; the weights are those before "
-                f"it. Its videos: {names}. Lower the learning rate, or look at these videos' features"
-            )
+        self._require_finite("loss", output.loss, indices)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr * min(1.0, (self.step + 1) / max(1, self.settings.warmup_steps))
         self.scaler.scale(output.loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
-        if self.clip_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm)
+        largest = math.inf if self.settings.clip_grad_norm is None else self.settings.clip_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, largest)
+        if not self.scaler.is_enabled():  # the scaler skips such a step and lowers its scale
+            self._require_finite("gradient's norm", norm, indices)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
@@ -226,11 +241,19 @@ class _Run:
             **dict(zip(ViSPOutput._fields, values, strict=True)),
         }
 
+    def _require_finite(self, what: str, value: Tensor, indices: Sequence[int]) -> None:
+        if not math.isfinite(float(value.detach())):
+            names = ", ".join(self.names[index] for index in indices)
+            raise FloatingPointError(
+                f"the {what} of step {self.step + 1} is {float(value.detach())}; the weights are those before "
+                f"it. Its videos: {names}. Lower the learning rate, or look at these videos' features"
+            )
+
     def _batches(self, total: int) -> Iterator[tuple[list[int], list[Tensor]]]:
         """Yield the batches from the current step on; the order depends on seed and epoch alone."""
         while self.step < total:
             epoch, first = divmod(self.step, self.num_batches)
-            key = np.random.SeedSequence((self.seed, epoch)).generate_state(1, np.uint64)
+            key = np.random.SeedSequence((self.settings.seed, epoch)).generate_state(1, np.uint64)
             generator = torch.Generator().manual_seed(int(key[0]))
             order = torch.randperm(len(self.dataset), generator=generator)
             batches = [part.tolist() for part in order.tensor_split(self.num_batches)][first:]
@@ -276,9 +299,9 @@ class _Run:
             raise checkpoint.CheckpointError(f"{path} is of a run with other settings: {'; '.join(differences)}")
         try:
             self.pretrainer.load_state_dict(state["pretrainer"])
-        except RuntimeError as error:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
             raise checkpoint.CheckpointError(f"{path} is of another model: {error}") from error
-        self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"].cpu())
         if self.device.type == "cuda":
@@ -286,15 +309,14 @@ class _Run:
         self.step = state["step"]
 
 
-def _prepare_folder(folder: Path, resume: bool, settings: Mapping[str, Any]) -> Path:
+def _prepare_folder(folder: Path, resume: bool) -> Path:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file, expected a folder for the run")
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise FileExistsError(f"{folder} is not empty; resume the run in it, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "config.json").exists():
-        with checkpoint.replacing(folder / "config.json") as file:
-            file.write((json.dumps(settings, indent=2, default=str) + "\n").encode())
+    for unfinished in folder.glob(".*.pt.*"):  # of a run that was killed while it saved
+        unfinished.unlink()
     return folder
 
 

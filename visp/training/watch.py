@@ -48,15 +48,14 @@ class CollapseWatch:
                 f"step {step}: {metrics['saturated_share']:.0%} of the logits are saturated, which leaves the "
                 "summarizer hardly a gradient; lower the learning rate or the binary_weight",
             )
-        flat = [math.log(m["num_videos"]) - m["info_nce"] for m in self._recent]
-        if max(flat) < 0.05:
+        bounds = [math.log(m["num_videos"]) - m["info_nce"] for m in self._recent]
+        if max(bounds) < 0.05 and max(bounds) - min(bounds) < 0.1:
             self._warn(
                 "flat",
                 f"step {step}: InfoNCE stays at log N = {math.log(metrics['num_videos']):.2f}, the encoder tells no "
                 "videos apart; its embeddings may be tiny, equal or mostly dropout noise: use another encoder "
                 "(--encoder attention), a cosine similarity, or another learning rate",
             )
-        # A hard-negative bound saturates higher, so this also covers those runs.
         if max(m["info_nce"] for m in self._recent) < 0.02 * math.log(metrics["num_videos"]):
             self._warn(
                 "too easy",

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from visp import cli, demo
+from visp.data import InMemoryDataset
+from visp.data.synthetic import make_corpus
+from visp.summarizers import CSTA
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "WIDTH", 64)
+
+
+def run(folder: Path, **options: Any) -> list[dict[str, object]]:
+    return demo.run_demo(folder, **{"epochs": 1, "num_videos": 8, **options})
+
+
+def test_results_have_the_documented_form(tmp_path: Path) -> None:
+    rows = run(tmp_path / "demo")
+    results = json.loads((tmp_path / "demo" / "results.json").read_text())
+    assert results["protocol"] == demo.PROTOCOL
+    assert [row["name"] for row in results["rows"]] == ["untrained", "ViSP"]
+    assert [set(row) for row in results["rows"]] == [{"name", "tau", "tau_std"}] * 2
+    assert all(-1 <= row["tau"] <= 1 and row["tau_std"] >= 0 for row in results["rows"])
+    assert results["rows"] == rows
+
+
+def test_the_folder_holds_the_run(tmp_path: Path) -> None:
+    run(tmp_path / "demo")
+    names = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert names >= {"weights.pt", "metrics.jsonl", "config.json", "checkpoint.pt", "results.json"}
+    weights = torch.load(tmp_path / "demo" / "weights.pt", weights_only=True)
+    CSTA(64, width=64).load_state_dict(weights, strict=True)
+
+
+def test_the_table_names_its_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path / "demo")
+    out = capsys.readouterr().out
+    assert "| untrained | " in out
+    assert "| ViSP | " in out
+    assert f"Protocol: {demo.PROTOCOL}." in out
+    assert "width 64 (published: 1024)" in out
+
+
+def test_the_seed_makes_it_repeatable(tmp_path: Path) -> None:
+    first, second, other = (run(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert first == second != other
+
+
+def test_scores_are_drawn_with_matplotlib(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    run(tmp_path / "demo")
+    assert (tmp_path / "demo" / "scores.png").read_bytes().startswith(b"\x89PNG")
+    assert "scores.png" in capsys.readouterr().out
+
+
+def test_without_matplotlib_all_but_the_figure_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    run(tmp_path / "demo")
+    assert (tmp_path / "demo" / "results.json").exists()
+    assert not (tmp_path / "demo" / "scores.png").exists()
+    assert "scores.png" not in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_empty_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("precious")
+    with pytest.raises(FileExistsError, match="is not empty"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    assert (tmp_path / "results.json").read_text() == "precious"
+
+
+def test_the_command_line_refuses_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results.json").write_text("precious")
+    assert cli.main(["demo", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"visp demo: {tmp_path} is not empty")
+
+
+def test_the_planted_content_is_what_tau_measures() -> None:
+    records = make_corpus(8)
+    oracle = [record.gtscore for record in records if record.gtscore is not None]
+    against = [-scores for scores in oracle]
+    assert demo.mean_tau(oracle, records)[0] > 0.5
+    assert math.isclose(demo.mean_tau(against, records)[0], -demo.mean_tau(oracle, records)[0])
+
+
+def test_scoring_puts_the_mode_back() -> None:
+    videos = InMemoryDataset(make_corpus(2, num_shots=2, shot_length=(1, 2)))
+    summarizer = CSTA(videos.feature_dim, width=64)
+    scores = demo.video_scores(summarizer, videos)
+    assert [score.shape for score in scores] == [(length,) for length in videos.lengths]
+    assert summarizer.training

@@ -1,0 +1,52 @@
+"""Every example runs to its end from any folder and leaves the weights it speaks of."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import visp
+from visp.data.synthetic import write_corpus
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+WEIGHTS = {
+    "pretrain_csta.py": "csta.pt",
+    "pretrain_googlenet.py": "runs/googlenet/weights.pt",
+    "wrap_your_own.py": "my_summarizer.pt",
+}
+
+
+def run(example: str, folder: Path, *arguments: str) -> str:
+    paths = [str(Path(visp.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / example), *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(WEIGHTS)
+
+
+@pytest.mark.parametrize("example", WEIGHTS)
+def test_an_example_leaves_its_weights(example: str, tmp_path: Path) -> None:
+    assert run(example, tmp_path, "--epochs", "1").strip()
+    weights = torch.load(tmp_path / WEIGHTS[example], weights_only=True)
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_the_smallest_example_takes_files_of_ones_own(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "my_videos.h5", num_videos=8, feature_dim=12, num_shots=2, shot_length=(2, 3))
+    run("wrap_your_own.py", tmp_path, "--epochs", "1", "--data", "my_videos.h5", "--out", "mine.pt")
+    assert torch.load(tmp_path / "mine.pt", weights_only=True)["embed.weight"].shape == (64, 12)
