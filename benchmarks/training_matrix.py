@@ -1,0 +1,207 @@
+"""Does it train? Every summarizer with every encoder on two corpora, beside a frozen summarizer; see docs/training.md.
+
+python benchmarks/training_matrix.py --out runs/matrix                    the embedded corpus, five seeds
+python benchmarks/training_matrix.py --out runs/matrix --data videos.h5   and real features, three seeds
+python benchmarks/training_matrix.py --out runs/matrix --table            the table of what is there
+
+A run that is there already is not done again, so the script may be stopped and started at will, and several of it may
+work on one folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from visp.data import InMemoryDataset, VideoDataset
+from visp.data.synthetic import make_corpus
+from visp.demo import mean_tau, video_scores
+from visp.factory import make_encoder, make_summarizer
+from visp.pretrainer import ViSPPretrainer
+from visp.studies.fixed_scores import FrozenScores
+from visp.studies.identification import identify
+from visp.training import checkpoint, pretrain
+
+EMBEDDED_VIDEOS, EMBEDDED_WIDTH, EMBEDDED_EPOCHS, EMBEDDED_BATCH = 20, 256, 80, 20
+REAL_STRIDE, REAL_EPOCHS = 4, 40
+TARGET = 0.3
+JUDGES = 2
+
+
+class Cell(NamedTuple):
+    """One run of the matrix."""
+
+    corpus: str
+    summarizer: str
+    encoder: str
+    seed: int
+    frozen: bool
+
+    @property
+    def name(self) -> str:
+        """Name of the run's files."""
+        return "-".join([*self[:3], f"seed{self.seed}", *(["frozen"] if self.frozen else [])])
+
+
+def cells(real: bool) -> list[Cell]:
+    """List the runs, those that tell most first."""
+    both = ("csta", "googlenet")
+    embedded = [Cell("embedded", s, "attention", seed, f) for f in (False, True) for seed in range(5) for s in both]
+    with_csta = [
+        Cell("embedded", s, e, seed, f)
+        for f in (False, True)
+        for seed in range(5)
+        for e in ("csta", "csta-literal")
+        for s in both
+    ]
+    if not real:
+        return embedded + with_csta
+    attention = [Cell("real", s, "attention", seed, f) for seed in range(3) for f in (False, True) for s in both]
+    others = [
+        Cell("real", s, e, seed, f)
+        for f in (False, True)
+        for seed in range(3)
+        for e in ("csta", "csta-literal")
+        for s in both
+    ]
+    return attention + embedded + with_csta + others
+
+
+def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
+    """Do one run and measure it."""
+    torch.manual_seed(cell.seed)
+    if cell.corpus == "embedded":
+        records = make_corpus(EMBEDDED_VIDEOS, seed=cell.seed)
+        videos: InMemoryDataset | VideoDataset = InMemoryDataset(records)
+        width, epochs, batch_size, lr, precision = EMBEDDED_WIDTH, EMBEDDED_EPOCHS, EMBEDDED_BATCH, 1e-3, "float32"
+    else:
+        records = []
+        videos = VideoDataset(data, stride=REAL_STRIDE)
+        width, epochs, batch_size, lr, precision = 1024, REAL_EPOCHS, 32, 5e-4, "bf16"
+    summarizer = make_summarizer(cell.summarizer, videos.feature_dim, width=width)
+    encoder = make_encoder(cell.encoder, videos.feature_dim, width=width)
+    frames = [videos[index] for index in range(len(videos))]
+    before = scores(summarizer, frames)
+    role: nn.Module = FrozenScores(summarizer, TARGET) if cell.frozen else summarizer
+    pretrainer = ViSPPretrainer(role, encoder, size_target=TARGET, seed=cell.seed)
+    folder = out / "runs" / cell.name
+    started = time.monotonic()
+    pretrain(
+        pretrainer,
+        videos,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        seed=cell.seed,
+        out_dir=folder,
+        resume=True,
+        precision=precision,  # type: ignore[arg-type]
+        checkpoint_seconds=120,
+    )
+    seconds = time.monotonic() - started
+    (folder / "checkpoint.pt").unlink()
+    last = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()[-5:]]
+    result: dict[str, Any] = {
+        **cell._asdict(),
+        "seconds": seconds,
+        "log_n": math.log(last[-1]["num_videos"]),
+        **{key: float(np.mean([m[key] for m in last])) for key in ("info_nce", "keep_ratio", "saturated_share")},
+    }
+    if not cell.frozen:
+        after = scores(summarizer, frames)
+        result["identified_before"] = judged(frames, before)
+        result["identified"] = judged(frames, after)
+        if records:
+            result["tau_before"] = mean_tau([score.numpy() for score in before], records)[0]
+            result["tau"] = mean_tau([score.numpy() for score in after], records)[0]
+    return result
+
+
+def scores(summarizer: nn.Module, frames: Sequence[Tensor]) -> list[Tensor]:
+    """Return the logits of every video, in evaluation mode."""
+    return [torch.from_numpy(score) for score in video_scores(summarizer, frames)]
+
+
+def judged(frames: Sequence[Tensor], logits: Sequence[Tensor]) -> float:
+    """Return the InfoNCE of :func:`visp.studies.identification.identify`, mean over judges."""
+    return float(np.mean([identify(frames, logits, share=TARGET, seed=judge).info_nce for judge in range(JUDGES)]))
+
+
+def table(out: Path) -> str:
+    """Put what is there into a Markdown table, mean and spread over seeds."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    frozen: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for path in sorted(out.glob("*.json")):
+        result = json.loads(path.read_text())
+        key = (result["corpus"], result["summarizer"], result["encoder"])
+        if result["frozen"]:
+            frozen[key].append(result["info_nce"])
+        else:
+            groups[key].append(result)
+    lines = [
+        "| corpus | summarizer | encoder | seeds | InfoNCE (log N) | frozen InfoNCE | keep ratio | saturated "
+        "| tau untrained | tau learnt | identified untrained | identified learnt |",
+        "|---" * 12 + "|",
+    ]
+    for key, results in sorted(groups.items()):
+        measures = ("keep_ratio", "saturated_share", "tau_before", "tau", "identified_before", "identified")
+        row = [
+            *key,
+            str(len(results)),
+            f"{spread([r['info_nce'] for r in results])} ({results[0]['log_n']:.2f})",
+            spread(frozen[key]),
+            *(spread([r[measure] for r in results if measure in r]) for measure in measures),
+        ]
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Format mean and standard deviation over seeds."""
+    if not values:
+        return "-"
+    return f"{np.mean(values):.2f}" + (f" ± {np.std(values):.2f}" if len(values) > 1 else "")
+
+
+def main() -> None:
+    """Run what is not there yet, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/matrix"))
+    parser.add_argument("--data", nargs="+", help="h5 files of real features")
+    parser.add_argument("--only", default="", help="do only runs whose name contains this")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for cell in [] if options.table else cells(options.data is not None):
+        path, claim = options.out / f"{cell.name}.json", options.out / f"{cell.name}.claim"
+        if options.only not in cell.name or path.exists():
+            continue
+        try:
+            claim.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        try:
+            result = run(cell, options.out, options.data or [])
+            with checkpoint.replacing(path) as file:
+                file.write(json.dumps(result).encode())
+            print(json.dumps(result), flush=True)
+        finally:
+            claim.unlink()
+    print(table(options.out))
+
+
+if __name__ == "__main__":
+    main()
