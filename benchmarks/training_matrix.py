@@ -11,6 +11,7 @@ work on one folder.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import math
 import os
@@ -27,16 +28,16 @@ from torch import Tensor, nn
 from visp.data import InMemoryDataset, VideoDataset
 from visp.data.synthetic import make_corpus
 from visp.demo import mean_tau, video_scores
-from visp.factory import make_encoder, make_summarizer
+from visp.factory import ENCODERS, SUMMARIZERS, make_encoder, make_summarizer
 from visp.pretrainer import ViSPPretrainer
 from visp.studies.fixed_scores import FrozenScores
 from visp.studies.identification import identify
 from visp.training import checkpoint, pretrain
 
-EMBEDDED_VIDEOS, EMBEDDED_WIDTH, EMBEDDED_EPOCHS, EMBEDDED_BATCH = 20, 256, 80, 20
+EMBEDDED_VIDEOS, EMBEDDED_WIDTH, EMBEDDED_EPOCHS = 20, 256, 60
 REAL_STRIDE, REAL_EPOCHS = 4, 40
 TARGET = 0.3
-JUDGES = 2
+JUDGES = 3
 
 
 class Cell(NamedTuple):
@@ -56,26 +57,16 @@ class Cell(NamedTuple):
 
 def cells(real: bool) -> list[Cell]:
     """List the runs, those that tell most first."""
-    both = ("csta", "googlenet")
-    embedded = [Cell("embedded", s, "attention", seed, f) for f in (False, True) for seed in range(5) for s in both]
-    with_csta = [
-        Cell("embedded", s, e, seed, f)
-        for f in (False, True)
-        for seed in range(5)
-        for e in ("csta", "csta-literal")
-        for s in both
+    seeds = {"embedded": 5, "real": 3} if real else {"embedded": 5}
+    every = [
+        Cell(corpus, summarizer, encoder, seed, frozen)
+        for corpus in seeds
+        for seed in range(seeds[corpus])
+        for encoder in ENCODERS
+        for summarizer in SUMMARIZERS
+        for frozen in (False, True)
     ]
-    if not real:
-        return embedded + with_csta
-    attention = [Cell("real", s, "attention", seed, f) for seed in range(3) for f in (False, True) for s in both]
-    others = [
-        Cell("real", s, e, seed, f)
-        for f in (False, True)
-        for seed in range(3)
-        for e in ("csta", "csta-literal")
-        for s in both
-    ]
-    return attention + embedded + with_csta + others
+    return sorted(every, key=lambda cell: (cell.encoder != "attention", cell.seed, cell.frozen))
 
 
 def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
@@ -84,11 +75,11 @@ def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
     if cell.corpus == "embedded":
         records = make_corpus(EMBEDDED_VIDEOS, seed=cell.seed)
         videos: InMemoryDataset | VideoDataset = InMemoryDataset(records)
-        width, epochs, batch_size, lr, precision = EMBEDDED_WIDTH, EMBEDDED_EPOCHS, EMBEDDED_BATCH, 1e-3, "float32"
+        width, epochs, precision = EMBEDDED_WIDTH, EMBEDDED_EPOCHS, "float32"
     else:
         records = []
         videos = VideoDataset(data, stride=REAL_STRIDE)
-        width, epochs, batch_size, lr, precision = 1024, REAL_EPOCHS, 32, 5e-4, "bf16"
+        width, epochs, precision = 1024, REAL_EPOCHS, "bf16"
     summarizer = make_summarizer(cell.summarizer, videos.feature_dim, width=width)
     encoder = make_encoder(cell.encoder, videos.feature_dim, width=width)
     frames = [videos[index] for index in range(len(videos))]
@@ -101,8 +92,6 @@ def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
         pretrainer,
         videos,
         epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
         seed=cell.seed,
         out_dir=folder,
         resume=True,
@@ -110,7 +99,6 @@ def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
         checkpoint_seconds=120,
     )
     seconds = time.monotonic() - started
-    (folder / "checkpoint.pt").unlink()
     last = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()[-5:]]
     result: dict[str, Any] = {
         **cell._asdict(),
@@ -186,20 +174,18 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     for cell in [] if options.table else cells(options.data is not None):
-        path, claim = options.out / f"{cell.name}.json", options.out / f"{cell.name}.claim"
+        path = options.out / f"{cell.name}.json"
         if options.only not in cell.name or path.exists():
             continue
-        try:
-            claim.touch(exist_ok=False)
-        except FileExistsError:
-            continue
-        try:
+        with (options.out / f"{cell.name}.lock").open("w") as lock:  # given up by the system if the run is killed
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
             result = run(cell, options.out, options.data or [])
             with checkpoint.replacing(path) as file:
                 file.write(json.dumps(result).encode())
             print(json.dumps(result), flush=True)
-        finally:
-            claim.unlink()
     print(table(options.out))
 
 

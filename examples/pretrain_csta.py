@@ -23,7 +23,7 @@ torch.manual_seed(0)
 videos = VideoDataset(options.data) if options.data else InMemoryDataset(make_corpus(16))
 summarizer = visp.summarizers.CSTA(videos.feature_dim, width=1024 if options.data else 128)
 pretrainer = visp.ViSPPretrainer(summarizer, visp.encoders.AttentionPoolEncoder(videos.feature_dim))
-optimizer = torch.optim.Adam(pretrainer.parameters(), lr=5e-4)
+optimizer = torch.optim.Adam(pretrainer.parameters(), lr=1e-3)
 loader = DataLoader(videos, batch_size=8, shuffle=True, drop_last=True, collate_fn=collate_videos)
 
 for epoch in range(options.epochs):

@@ -445,4 +445,4 @@ def test_a_checkpoint_that_is_none_is_refused_and_kept(here: Path, run_visp: Vis
 def test_resume_with_other_settings_is_refused(run_visp: Visp) -> None:
     run_visp(*quick("--out", "run"))
     outcome = run_visp(*quick("--out", "run", "--resume", "--lr", "0.1"))
-    assert_refused(outcome, r"other settings: lr was 0\.0005 and is 0\.1$")
+    assert_refused(outcome, r"other settings: lr was 0\.001 and is 0\.1$")

@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--binary-weight", type=float, default=0.0, metavar="X", help="weight of the binary penalty")
     add("--epochs", type=int, default=200, metavar="N", help="passes over the videos")
     add("--batch-size", type=int, default=32, metavar="N", help="largest number of videos compared at a time")
-    add("--lr", type=float, default=5e-4, metavar="X", help="learning rate of Adam")
+    add("--lr", type=float, default=1e-3, metavar="X", help="learning rate of Adam")
     add("--seed", type=_natural, default=0, metavar="N", help="seed of the weights, the order and the noise")
     add(
         "--precision",

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 WIDTH = 256
 EPOCHS = 50
 BATCH_SIZE = 20
-LR = 1e-3
 PROTOCOL = (
     "csta (TVSum form): scores at the sampled frames against each user's choices at these frames; "
     "Kendall's tau-b a user, mean over users, then videos"
@@ -59,7 +58,7 @@ def run_demo(out: Path, *, seed: int = 0, epochs: int = EPOCHS, num_videos: int 
     )
     untrained = video_scores(summarizer, videos)
     pretrainer = ViSPPretrainer(summarizer, AttentionPoolEncoder(videos.feature_dim), seed=seed)
-    pretrain(pretrainer, videos, epochs=epochs, batch_size=BATCH_SIZE, lr=LR, seed=seed, out_dir=out)
+    pretrain(pretrainer, videos, epochs=epochs, batch_size=BATCH_SIZE, seed=seed, out_dir=out)
     learnt = video_scores(summarizer, videos)
 
     rows = [_row("untrained", untrained, records), _row("ViSP", learnt, records)]
@@ -124,7 +123,7 @@ def _draw(
         row[0].set_ylabel("rank of the score")
     for ax in axes[-1]:
         ax.set_xlabel("sampled frame")
-    axes[0][0].legend(loc="upper right", fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     with checkpoint.replacing(path) as file:
         figure.savefig(file, dpi=150, format="png")
     return True

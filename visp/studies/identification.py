@@ -37,7 +37,7 @@ def identify(
     scores: Sequence[Tensor],
     *,
     share: float = 0.3,
-    noise: float = 1.0,
+    noise: float = 3.0,
     steps: int = 100,
     draws: int = 20,
     lr: float = 5e-4,

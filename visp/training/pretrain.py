@@ -57,7 +57,7 @@ def pretrain(
     *,
     epochs: int = 200,
     batch_size: int = 32,
-    lr: float = 5e-4,
+    lr: float = 1e-3,
     weight_decay: float = 0.0,
     clip_grad_norm: float | None = 1.0,
     warmup_steps: int = 20,

@@ -1,0 +1,61 @@
+"""How well the top-scored frames identify their video, before and after pretraining; see docs/training.md.
+
+python benchmarks/identification.py --data videos.h5 --weights runs/full-rate/weights.pt --seed 0
+
+The untrained network is the one that ``visp pretrain --seed`` starts from.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from visp.data import VideoDataset
+from visp.demo import video_scores
+from visp.factory import make_summarizer
+from visp.studies.identification import identify
+
+JUDGES = 3
+
+
+def main() -> None:
+    """Print a Markdown table: InfoNCE and accuracy of fresh encoders, mean and spread."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True, help="h5 files of features")
+    parser.add_argument("--weights", required=True, help="weights.pt of a run")
+    parser.add_argument("--summarizer", default="csta")
+    parser.add_argument("--stride", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the run")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.3])
+    options = parser.parse_args()
+
+    dataset = VideoDataset(options.data, stride=options.stride)
+    videos = [dataset[index] for index in range(len(dataset))]
+    torch.manual_seed(options.seed)
+    summarizer = make_summarizer(options.summarizer, dataset.feature_dim)
+    rows = {"random scores": [torch.rand(len(video)) for video in videos], "untrained": scores(summarizer, videos)}
+    summarizer.load_state_dict(torch.load(options.weights, weights_only=True))
+    rows["learnt"] = scores(summarizer, videos)
+    print(f"{len(videos)} videos, log N = {np.log(len(videos)):.2f}; {JUDGES} encoders\n")
+    print("| scores | share kept | InfoNCE | accuracy |\n|---|---|---|---|")
+    for share in options.shares:
+        for name, logits in rows.items():
+            found = [identify(videos, logits, share=share, seed=judge) for judge in range(JUDGES)]
+            losses, hits = [result.info_nce for result in found], [result.accuracy for result in found]
+            print(
+                f"| {name} | {share} | {np.mean(losses):.2f} ± {np.std(losses):.2f} "
+                f"| {np.mean(hits):.2f} ± {np.std(hits):.2f} |",
+                flush=True,
+            )
+
+
+def scores(summarizer: nn.Module, videos: list[Tensor]) -> list[Tensor]:
+    """Return the logits of every video, in evaluation mode."""
+    return [torch.from_numpy(score) for score in video_scores(summarizer, videos)]
+
+
+if __name__ == "__main__":
+    main()
