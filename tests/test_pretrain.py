@@ -217,7 +217,7 @@ def test_resume_without_a_checkpoint_starts_a_run(tmp_path: Path) -> None:
     ("option", "value"),
     [
         ("batch_size", 12),
-        ("lr", 1e-3),
+        ("lr", 3e-4),
         ("weight_decay", 0.1),
         ("clip_grad_norm", None),
         ("warmup_steps", 3),
