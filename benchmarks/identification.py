@@ -29,7 +29,8 @@ def main() -> None:
     parser.add_argument("--summarizer", default="csta")
     parser.add_argument("--stride", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="seed of the run")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.3])
+    parser.add_argument("--share", type=float, default=0.3, help="share of the frames in a summary")
+    parser.add_argument("--noise", type=float, default=3.0, help="noise on the frames of a summary")
     options = parser.parse_args()
 
     dataset = VideoDataset(options.data, stride=options.stride)
@@ -40,16 +41,16 @@ def main() -> None:
     summarizer.load_state_dict(torch.load(options.weights, weights_only=True))
     rows["learnt"] = scores(summarizer, videos)
     print(f"{len(videos)} videos, log N = {np.log(len(videos)):.2f}; {JUDGES} encoders\n")
-    print("| scores | share kept | InfoNCE | accuracy |\n|---|---|---|---|")
-    for share in options.shares:
-        for name, logits in rows.items():
-            found = [identify(videos, logits, share=share, seed=judge) for judge in range(JUDGES)]
-            losses, hits = [result.info_nce for result in found], [result.accuracy for result in found]
-            print(
-                f"| {name} | {share} | {np.mean(losses):.2f} ± {np.std(losses):.2f} "
-                f"| {np.mean(hits):.2f} ± {np.std(hits):.2f} |",
-                flush=True,
-            )
+    print("| scores | InfoNCE | accuracy |\n|---|---|---|")
+    for name, logits in rows.items():
+        found = [
+            identify(videos, logits, share=options.share, noise=options.noise, seed=judge) for judge in range(JUDGES)
+        ]
+        losses, hits = [result.info_nce for result in found], [result.accuracy for result in found]
+        print(
+            f"| {name} | {np.mean(losses):.2f} ± {np.std(losses):.2f} | {np.mean(hits):.2f} ± {np.std(hits):.2f} |",
+            flush=True,
+        )
 
 
 def scores(summarizer: nn.Module, videos: list[Tensor]) -> list[Tensor]:

@@ -24,7 +24,7 @@ videos = VideoDataset(options.data) if options.data else InMemoryDataset(make_co
 summarizer = visp.summarizers.CSTA(videos.feature_dim, width=1024 if options.data else 128)
 pretrainer = visp.ViSPPretrainer(summarizer, visp.encoders.AttentionPoolEncoder(videos.feature_dim))
 optimizer = torch.optim.Adam(pretrainer.parameters(), lr=1e-3)
-loader = DataLoader(videos, batch_size=8, shuffle=True, drop_last=True, collate_fn=collate_videos)
+loader = DataLoader(videos, batch_size=min(8, len(videos)), shuffle=True, drop_last=True, collate_fn=collate_videos)
 
 for epoch in range(options.epochs):
     for batch in loader:  # a list of (T_i, d) tensors

@@ -98,3 +98,9 @@ def test_the_order_of_frames_does_not_matter() -> None:
     encoder, frames = make_encoder(), normal(5, 6)
 
     torch.testing.assert_close(encoder(frames.flip(0)), encoder(frames))
+
+
+@pytest.mark.parametrize("options", [{"scale": 0.0}, {"scale": -1.0}, {"embedding_dim": 30, "num_heads": 4}])
+def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="multiple of num_heads and a positive scale"):
+        AttentionPoolEncoder(8, **options)  # type: ignore[arg-type]

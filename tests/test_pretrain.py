@@ -668,3 +668,11 @@ def test_a_run_that_keeps_everything_warns_once() -> None:
     told = [str(warning.message) for warning in caught]
     assert sum("keeps 100.0% of the frames and no longer learns" in message for message in told) == 1
     assert len(told) == len(set(told))
+
+
+def test_resume_in_a_folder_without_a_checkpoint_leaves_its_files(tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_text("of another run")
+    before = contents(tmp_path)
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint\.pt to resume from"):
+        pretrain(linear_pretrainer(), videos(), out_dir=tmp_path, resume=True)
+    assert contents(tmp_path) == before

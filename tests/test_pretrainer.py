@@ -14,6 +14,7 @@ import torch
 from helpers import LENGTHS, LinearSummarizer, MeanEncoder, generator, gradients, make_videos, mean, sigmoid
 from torch import Tensor, nn
 
+import visp
 from visp.encoders import AttentionPoolEncoder
 from visp.gradient_flow import Marginalization
 from visp.pretrainer import (
@@ -771,3 +772,34 @@ def test_without_noise_a_permuted_batch_has_the_same_loss() -> None:
     straight, permuted = (tiny(sampler="sigmoid")(batch) for batch in (videos, [videos[i] for i in order]))
 
     assert permuted.loss.item() == pytest.approx(straight.loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("sampler", visp.ConcreteSampler, "sampler must be one of 'concrete'"),
+        ("gradient_flow", visp.Gating, "gradient_flow must be one of 'gating'"),
+        ("gradient_flow", lambda frames, selection, donors, generator: frames, "needs_donors"),
+        ("similarity", 3, "similarity must be one of 'inner'"),
+    ],
+)
+def test_a_part_that_is_no_object_of_its_kind_is_refused(option: str, value: Any, named: str) -> None:
+    with pytest.raises(TypeError, match=named):
+        tiny(**{option: value})
+
+
+@pytest.mark.parametrize("option", ["size_weight", "binary_weight", "seed"])
+def test_a_negative_number_is_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} must be at least 0, got -1"):
+        tiny(**{option: -1})
+
+
+def test_a_summarizer_of_the_wrong_kind_is_named_under_recomputation_too() -> None:
+    class Tuples(nn.Module):
+        def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return frames, frames
+
+    pretrainer = tiny(checkpoint_videos=True)
+    pretrainer.summarizer = Tuples()
+    with pytest.raises((TypeError, ValueError), match="Tuples"):
+        pretrainer(make_videos())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Reduction = Literal["mean", "sum"]
+from visp.regularizers import Reduction
 
 
 @runtime_checkable

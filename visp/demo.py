@@ -47,6 +47,8 @@ def run_demo(out: Path, *, seed: int = 0, epochs: int = EPOCHS, num_videos: int 
     Raises:
         FileExistsError: If the folder is not empty.
     """
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty; choose another folder")
     records = make_corpus(num_videos, seed=seed)
     videos = InMemoryDataset(records)
     torch.manual_seed(seed)
@@ -70,7 +72,8 @@ def run_demo(out: Path, *, seed: int = 0, epochs: int = EPOCHS, num_videos: int 
     for row in rows:
         print(f"| {row['name']} | {row['tau']:.3f} | {row['tau_std']:.3f} |")
     print(f"\nProtocol: {PROTOCOL}.\nIn {out}: weights.pt, metrics.jsonl, results.json", end="")
-    print(", scores.png" if _draw(out / "scores.png", records, untrained, learnt) else "")
+    drawn = _draw(out / "scores.png", records, untrained, learnt)
+    print(", scores.png" if drawn else '\nFor a figure of the scores: pip install "visp[plot]"')
     return rows
 
 

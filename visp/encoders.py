@@ -21,13 +21,21 @@ class AttentionPoolEncoder(nn.Module):
         feature_dim: d, dimension of a frame's features.
         embedding_dim: e, dimension of the embedding; a multiple of ``num_heads``.
         num_heads: Number of attention heads.
-        scale: Inner product of two equal embeddings, the largest there can be.
+        scale: Inner product of two equal embeddings, the largest there can be; > 0.
+
+    Raises:
+        ValueError: If ``embedding_dim`` is not a multiple of ``num_heads`` or ``scale`` is not positive.
     """
 
     def __init__(
         self, feature_dim: int = 1024, *, embedding_dim: int = 128, num_heads: int = 4, scale: float = 5.0
     ) -> None:
         super().__init__()
+        if embedding_dim % num_heads or not scale > 0:
+            raise ValueError(
+                "expected an embedding_dim that is a multiple of num_heads and a positive scale, got "
+                f"embedding_dim={embedding_dim}, num_heads={num_heads} and scale={scale}"
+            )
         self.scale = scale
         self.frame_embedding = nn.Linear(feature_dim, embedding_dim)
         self.query = nn.Parameter(torch.randn(1, embedding_dim) * 0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 from torch import nn
 
@@ -66,6 +67,8 @@ def _from_factory(role: str, name: str, feature_dim: int, known: tuple[str, ...]
     module_name, _, attribute = name.partition(":")
     if not attribute:
         raise ValueError(f"unknown {role} {name!r}: expected {', '.join(known)} or package.module:factory")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # modules in the current folder, as `python -m` finds them
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:

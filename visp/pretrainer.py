@@ -14,7 +14,6 @@ from visp.adapters import check_embedding, check_logits, embed_with
 from visp.contrastive import (
     Cosine,
     InnerProduct,
-    Reduction,
     Similarity,
     at_least_float32,
     info_nce,
@@ -22,7 +21,7 @@ from visp.contrastive import (
 )
 from visp.gradient_flow import Gating, GradientFlow, Marginalization, StraightThrough, bernoulli
 from visp.recompute import recomputed
-from visp.regularizers import SizeConstraint, binary_penalty, size_penalty
+from visp.regularizers import Reduction, SizeConstraint, binary_penalty, size_penalty
 from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, Sampler, SigmoidSampler
 
 SAMPLERS: Mapping[str, Callable[..., Sampler]] = {
@@ -95,8 +94,8 @@ class ViSPPretrainer(nn.Module):
         step: Number of forward passes in training mode; saved with the state.
 
     Raises:
-        ValueError: If an option is unknown, or both ``size_weight`` and ``size_target`` are given.
-        TypeError: If the summarizer or the encoder is not a module.
+        ValueError: If an option is unknown or out of its range, or both ``size_weight`` and ``size_target`` are given.
+        TypeError: If the summarizer or the encoder is not a module, or a part is not an object of its kind.
     """
 
     def __init__(
@@ -125,10 +124,18 @@ class ViSPPretrainer(nn.Module):
         for name, module in (("summarizer", summarizer), ("encoder", encoder)):
             if not isinstance(module, nn.Module):
                 raise TypeError(f"the {name} must be a torch.nn.Module, got {type(module).__name__}")
+        for name, number in (("size_weight", size_weight), ("binary_weight", binary_weight), ("seed", seed)):
+            if number is not None and not number >= 0:
+                raise ValueError(f"{name} must be at least 0, got {number!r}")
         self.summarizer = summarizer
         self.encoder = encoder
         self.sampler = _choose("sampler", sampler, SAMPLERS)
         self.gradient_flow = _choose("gradient_flow", gradient_flow, GRADIENT_FLOWS)
+        if not isinstance(self.gradient_flow, GradientFlow):
+            raise TypeError(
+                f"{type(self.gradient_flow).__name__} is no gradient flow: it needs an attribute `needs_donors` and "
+                "to be callable as flow(frames, selection, donors, generator)"
+            )
         self.similarity = _choose("similarity", similarity, SIMILARITIES)
         self.hard_negatives = hard_negatives
         self.size_weight = size_weight
@@ -181,6 +188,7 @@ class ViSPPretrainer(nn.Module):
         """Return the options of the objective as text, for logs and to compare runs."""
         size = f"weight {self.size_weight}" if self.size_constraint is None else f"target {self.size_constraint.target}"
         return {
+            "encoder": _describe(self.encoder),
             "sampler": _describe(self.sampler),
             "gradient_flow": _describe(self.gradient_flow),
             "similarity": _describe(self.similarity),
@@ -299,12 +307,20 @@ class ViSPPretrainer(nn.Module):
 
 
 def _describe(part: object) -> str:
-    plain = {name.lstrip("_"): value for name, value in vars(part).items() if isinstance(value, int | float | str)}
+    plain = {
+        name.lstrip("_"): value
+        for name, value in getattr(part, "__dict__", {}).items()
+        if isinstance(value, int | float | str) and name != "training"
+    }
     return f"{type(part).__name__}({', '.join(f'{name}={value}' for name, value in plain.items())})"
 
 
 def _choose(option: str, choice: str | _Part, choices: Mapping[str, Callable[..., _Part]]) -> _Part:
     if not isinstance(choice, str):
+        if isinstance(choice, type) or not callable(choice):
+            raise TypeError(
+                f"{option} must be one of {', '.join(map(repr, choices))} or a callable object, got {choice!r}"
+            )
         return choice
     if choice not in choices:
         raise ValueError(f"{option} must be one of {', '.join(map(repr, choices))} or an object, got {choice!r}")

@@ -62,7 +62,7 @@ class PseudoSummaryPretrainer(nn.Module):
             logits = self.summarizer(frames)
             check_logits(logits, frames, self.summarizer)
             logits = at_least_float32(logits)
-            losses.append(F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype)))
+            losses.append(F.binary_cross_entropy_with_logits(logits, labels.to(logits)))
             kept.append(torch.sigmoid(logits.detach()).mean())
         return PseudoSummaryOutput(torch.stack(losses).mean(), torch.stack(kept).mean())
 
@@ -82,6 +82,6 @@ def top_share(scores: Tensor, share: float = 0.15) -> Tensor:
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share!r}")
-    labels = torch.zeros(len(scores))
+    labels = torch.zeros(len(scores), device=scores.device)
     labels[torch.topk(scores, max(1, round(share * len(scores)))).indices] = 1
     return labels

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from visp.contrastive import Reduction
+Reduction = Literal["mean", "sum"]
 
 
 def size_penalty(selections: Sequence[Tensor], reduction: Reduction = "mean") -> Tensor:

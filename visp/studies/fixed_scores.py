@@ -13,7 +13,7 @@ class FrozenScores(nn.Module):
     the summarizer.
 
     Args:
-        summarizer: Maps frames (T, d) to logits (T,); used in evaluation mode, without gradient.
+        summarizer: Maps frames (T, d) to logits (T,); frozen in place: evaluation mode, no gradient.
         share: Mean probability of keeping a frame, in (0, 1).
     """
 

@@ -103,7 +103,8 @@ def pretrain(
     Raises:
         ValueError: If an option is out of its range, there are fewer than 2 videos, or nothing can be trained.
         FileExistsError: If ``out_dir`` is not empty and ``resume`` is false.
-        CheckpointError: If the checkpoint is not one, or is of a run with other settings.
+        CheckpointError: If the checkpoint is not one, or is of a run with other settings; if ``resume`` is true
+            and ``out_dir`` holds files but no checkpoint.
         FloatingPointError: If the loss or its gradient is not finite; weights and checkpoint are those before it.
     """
     if precision not in get_args(Precision):
@@ -317,6 +318,8 @@ def _prepare_folder(folder: Path, resume: bool) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob(".*.pt.*"):  # of a run that was killed while it saved
         unfinished.unlink()
+    if resume and any(folder.iterdir()) and not (folder / "checkpoint.pt").exists():
+        raise checkpoint.CheckpointError(f"{folder} is not empty and holds no checkpoint.pt to resume from")
     return folder
 
 
