@@ -446,3 +446,14 @@ def test_resume_with_other_settings_is_refused(run_visp: Visp) -> None:
     run_visp(*quick("--out", "run"))
     outcome = run_visp(*quick("--out", "run", "--resume", "--lr", "0.1"))
     assert_refused(outcome, r"other settings: lr was 0\.001 and is 0\.1$")
+
+
+def test_a_factory_in_the_current_folder_is_found_by_the_installed_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models_of_this_folder.py").write_text(
+        "import torch\n\n\ndef make(feature_dim):\n    return torch.nn.Linear(feature_dim, 1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])  # as a console script has it
+    assert isinstance(make_summarizer("models_of_this_folder:make", 3), torch.nn.Linear)
