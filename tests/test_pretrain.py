@@ -612,7 +612,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_before_the_update(
     assert state["step"] == 3
     assert len(lines(tmp_path)) == 3
     for name, parameter in pretrainer.named_parameters():
-        assert torch.equal(parameter, state["pretrainer"][name])
+        assert torch.equal(parameter, state["module"][name])
     assert not (tmp_path / "weights.pt").exists()
 
 
