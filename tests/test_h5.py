@@ -205,6 +205,11 @@ def test_a_full_record_is_valid(corpus: Path) -> None:
     assert (summary.path, summary.lengths, summary.feature_dim) == (corpus, {"video_1": T}, D)
 
 
+def test_the_numbers_of_frames_are_told_where_the_file_has_them(tmp_path: Path) -> None:
+    write_h5(tmp_path / "a.h5", [full_record("video_1"), plain_record("video_2")])
+    assert validate_h5(tmp_path / "a.h5").n_frames == {"video_1": N_FRAMES}
+
+
 def test_keys_are_in_natural_order(tmp_path: Path) -> None:
     write_h5(tmp_path / "a.h5", [plain_record(f"video_{i}") for i in (10, 2, 1)])
     assert validate_h5(tmp_path / "a.h5").keys == ("video_1", "video_2", "video_10")
@@ -282,7 +287,7 @@ def test_a_file_with_many_problems_lists_them_all(tmp_path: Path) -> None:
 
 
 def test_non_finite_values_are_counted_over_all_chunks_of_rows(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visp.data.h5._VALUES_AT_ONCE", 2 * D)
+    monkeypatch.setattr("visp.data.schema._VALUES_AT_ONCE", 2 * D)
     features = np.ones((T, D), dtype=np.float32)
     features[3, 1] = np.inf
     features[5, 0] = np.nan

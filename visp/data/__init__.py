@@ -1,19 +1,28 @@
-"""Videos and their annotations: the field's h5 schema, and datasets over it."""
+"""Videos and their annotations: the field's h5 schema, and datasets over it; annotations and splits."""
 
 from visp.data import synthetic
+from visp.data.annotations import read_tvsum_mat, read_tvsum_tsv
 from visp.data.dataset import InMemoryDataset, VideoDataset, VideoSource, collate_videos
 from visp.data.h5 import H5SchemaError, read_record, validate_h5, write_h5
 from visp.data.record import VideoRecord
+from visp.data.splits import Split, hold_out, make_splits, read_splits, write_splits
 
 __all__ = [
     "H5SchemaError",
     "InMemoryDataset",
+    "Split",
     "VideoDataset",
     "VideoRecord",
     "VideoSource",
     "collate_videos",
+    "hold_out",
+    "make_splits",
     "read_record",
+    "read_splits",
+    "read_tvsum_mat",
+    "read_tvsum_tsv",
     "synthetic",
     "validate_h5",
     "write_h5",
+    "write_splits",
 ]
