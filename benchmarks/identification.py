@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from visp.data import VideoDataset
-from visp.demo import video_scores
 from visp.factory import make_summarizer
 from visp.studies.identification import identify
+from visp.training import predict
 
 JUDGES = 3
 
@@ -54,8 +54,8 @@ def main() -> None:
 
 
 def scores(summarizer: nn.Module, videos: list[Tensor]) -> list[Tensor]:
-    """Return the logits of every video, in evaluation mode."""
-    return [torch.from_numpy(score) for score in video_scores(summarizer, videos)]
+    """Return the scores of every video."""
+    return [torch.from_numpy(predict(summarizer, video)) for video in videos]
 
 
 if __name__ == "__main__":

@@ -27,12 +27,11 @@ from torch import Tensor, nn
 
 from visp.data import InMemoryDataset, VideoDataset
 from visp.data.synthetic import make_corpus
-from visp.demo import mean_tau, video_scores
 from visp.factory import ENCODERS, SUMMARIZERS, make_encoder, make_summarizer
 from visp.pretrainer import ViSPPretrainer
 from visp.studies.fixed_scores import FrozenScores
 from visp.studies.identification import identify
-from visp.training import checkpoint, pretrain
+from visp.training import Evaluator, checkpoint, predict, pretrain
 
 EMBEDDED_VIDEOS, EMBEDDED_WIDTH, EMBEDDED_EPOCHS = 20, 256, 60
 REAL_STRIDE, REAL_EPOCHS = 4, 40
@@ -84,6 +83,9 @@ def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
     encoder = make_encoder(cell.encoder, videos.feature_dim, width=width)
     frames = [videos[index] for index in range(len(videos))]
     before = scores(summarizer, frames)
+    choices = {record.name: record.user_summary for record in records if record.user_summary is not None}
+    evaluator = Evaluator(videos, user_scores=choices)
+    tau_before = evaluator(summarizer).tau if records else None
     role: nn.Module = FrozenScores(summarizer, TARGET) if cell.frozen else summarizer
     pretrainer = ViSPPretrainer(role, encoder, size_target=TARGET, seed=cell.seed)
     folder = out / "runs" / cell.name
@@ -111,14 +113,13 @@ def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
         result["identified_before"] = judged(frames, before)
         result["identified"] = judged(frames, after)
         if records:
-            result["tau_before"] = mean_tau([score.numpy() for score in before], records)[0]
-            result["tau"] = mean_tau([score.numpy() for score in after], records)[0]
+            result["tau_before"], result["tau"] = tau_before, evaluator(summarizer).tau
     return result
 
 
 def scores(summarizer: nn.Module, frames: Sequence[Tensor]) -> list[Tensor]:
-    """Return the logits of every video, in evaluation mode."""
-    return [torch.from_numpy(score) for score in video_scores(summarizer, frames)]
+    """Return the scores of every video."""
+    return [torch.from_numpy(predict(summarizer, video)) for video in frames]
 
 
 def judged(frames: Sequence[Tensor], logits: Sequence[Tensor]) -> float:

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from visp import cli, demo
-from visp.data import InMemoryDataset
-from visp.data.synthetic import make_corpus
 from visp.summarizers import CSTA
 
 
@@ -20,16 +18,16 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "WIDTH", 64)
 
 
-def run(folder: Path, **options: Any) -> list[dict[str, object]]:
-    return demo.run_demo(folder, **{"epochs": 1, "num_videos": 8, **options})
+def run(folder: Path, **options: Any) -> list[dict[str, Any]]:
+    return demo.run_demo(folder, **{"epochs": 1, "finetune_epochs": 1, "num_videos": 10, **options})
 
 
 def test_results_have_the_documented_form(tmp_path: Path) -> None:
     rows = run(tmp_path / "demo")
     results = json.loads((tmp_path / "demo" / "results.json").read_text())
     assert results["protocol"] == demo.PROTOCOL
-    assert [row["name"] for row in results["rows"]] == ["untrained", "ViSP"]
-    assert [set(row) for row in results["rows"]] == [{"name", "tau", "tau_std"}] * 2
+    assert [row["name"] for row in results["rows"]] == ["untrained", "scratch", "ViSP", "ViSP + fine-tuned"]
+    assert [set(row) for row in results["rows"]] == [{"name", "tau", "tau_std"}] * 4
     assert all(-1 <= row["tau"] <= 1 and row["tau_std"] >= 0 for row in results["rows"])
     assert results["rows"] == rows
 
@@ -40,13 +38,15 @@ def test_the_folder_holds_the_run(tmp_path: Path) -> None:
     assert names >= {"weights.pt", "metrics.jsonl", "config.json", "checkpoint.pt", "results.json"}
     weights = torch.load(tmp_path / "demo" / "weights.pt", weights_only=True)
     CSTA(64, width=64).load_state_dict(weights, strict=True)
+    for name in ("scratch", "fine-tuned"):
+        assert {"weights.pt", "evaluation.json"} <= {path.name for path in (tmp_path / "demo" / name).iterdir()}
 
 
 def test_the_table_names_its_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path / "demo")
     out = capsys.readouterr().out
-    assert "| untrained | " in out
-    assert "| ViSP | " in out
+    for row in ("untrained | 0", "scratch | 1", "ViSP | 0", "ViSP + fine-tuned | 1"):
+        assert f"| {row} videos | " in out
     assert f"Protocol: {demo.PROTOCOL}." in out
     assert "width 64 (published: 1024)" in out
 
@@ -54,6 +54,28 @@ def test_the_table_names_its_protocol(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_the_seed_makes_it_repeatable(tmp_path: Path) -> None:
     first, second, other = (run(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
     assert first == second != other
+
+
+def test_several_seeds_give_the_spread_over_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = run(tmp_path / "demo", num_seeds=2)
+    single = [run(tmp_path / f"alone-{seed}", seed=seed) for seed in (0, 1)]
+    for row, *ones in zip(rows, *single, strict=True):
+        taus = [one["tau"] for one in ones]
+        assert (row["tau"], row["tau_std"]) == (np.mean(taus), np.std(taus))
+    assert "spread over 2 seeds" in capsys.readouterr().out
+    assert json.loads((tmp_path / "demo" / "results.json").read_text())["num_seeds"] == 2
+
+
+def test_no_seed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one seed, got 0"):
+        run(tmp_path / "demo", num_seeds=0)
+
+
+def test_fine_tuning_never_sees_the_videos_of_the_table(tmp_path: Path) -> None:
+    run(tmp_path / "demo")
+    config = json.loads((tmp_path / "demo" / "fine-tuned" / "config.json").read_text())
+    assert set(config["split"]["train"]).isdisjoint(config["split"]["test"])
+    assert len(config["split"]["test"]) == 9
 
 
 def test_scores_are_drawn_with_matplotlib(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,19 +109,3 @@ def test_the_command_line_refuses_it_too(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "results.json").write_text("precious")
     assert cli.main(["demo", "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"visp demo: {tmp_path} is not empty")
-
-
-def test_the_planted_content_is_what_tau_measures() -> None:
-    records = make_corpus(8)
-    oracle = [record.gtscore for record in records if record.gtscore is not None]
-    against = [-scores for scores in oracle]
-    assert demo.mean_tau(oracle, records)[0] > 0.5
-    assert math.isclose(demo.mean_tau(against, records)[0], -demo.mean_tau(oracle, records)[0])
-
-
-def test_scoring_puts_the_mode_back() -> None:
-    videos = InMemoryDataset(make_corpus(2, num_shots=2, shot_length=(1, 2)))
-    summarizer = CSTA(videos.feature_dim, width=64)
-    scores = demo.video_scores(summarizer, videos)
-    assert [score.shape for score in scores] == [(length,) for length in videos.lengths]
-    assert summarizer.training

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from visp.cli import _parser
+from visp.cli import make_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -30,20 +30,29 @@ def all_commands(prefix: str) -> list[str]:
     return [command for page in PAGES for command in commands(page) if command.startswith(prefix)]
 
 
-def test_the_readme_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def python_blocks(page: Path) -> list[str]:
+    return [code for code in fenced(page, "python", "py") if not code.startswith("# not run")]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
+def test_a_page_with_python_runs_from_top_to_bottom(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = [code for code in fenced(ROOT / "README.md", "python", "py") if not code.startswith("# not run")]
-    assert blocks, "the README shows no Python"
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for number, code in enumerate(blocks, start=1):
-        exec(compile(code, f"README.md, python block {number}", "exec"), namespace)
+    for number, code in enumerate(python_blocks(page), start=1):
+        exec(compile(code, f"{page.name}, python block {number}", "exec"), namespace)
+
+
+def test_the_readme_shows_python() -> None:
+    assert python_blocks(ROOT / "README.md")
 
 
 @pytest.mark.parametrize("command", all_commands("visp "))
 def test_a_visp_command_parses(command: str) -> None:
     words = shlex.split(command, comments=True)[1:]
     try:
-        _parser().parse_args(words)
+        make_parser().parse_args(words)
     except SystemExit as ended:
         assert ended.code == 0, command  # noqa: PT017
 

@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from visp.pseudo_summary import PseudoSummaryOutput, PseudoSummaryPretrainer, top_share
     from visp.regularizers import SizeConstraint, binary_penalty, size_penalty
     from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, Sampler, SigmoidSampler
-    from visp.training import CheckpointError, CollapseWarning, PretrainResult, pretrain
+    from visp.studies.cross_validation import CrossValidation, cross_validate, results_table
+    from visp.studies.significance import Comparison, compare
+    from visp.training import (
+        CheckpointError,
+        CollapseWarning,
+        Evaluator,
+        FinetuneResult,
+        PretrainResult,
+        finetune,
+        load_weights,
+        predict,
+        pretrain,
+    )
 
 _HOMES = {
     "visp.adapters": ("EncodesVideo", "Summarizer", "VideoEncoder", "adapt_encoder", "adapt_summarizer"),
@@ -29,7 +41,19 @@ _HOMES = {
     "visp.pseudo_summary": ("PseudoSummaryOutput", "PseudoSummaryPretrainer", "top_share"),
     "visp.regularizers": ("SizeConstraint", "binary_penalty", "size_penalty"),
     "visp.samplers": ("ConcreteSampler", "GumbelSoftmaxSampler", "Sampler", "SigmoidSampler"),
-    "visp.training": ("CheckpointError", "CollapseWarning", "PretrainResult", "pretrain"),
+    "visp.studies.cross_validation": ("CrossValidation", "cross_validate", "results_table"),
+    "visp.studies.significance": ("Comparison", "compare"),
+    "visp.training": (
+        "CheckpointError",
+        "CollapseWarning",
+        "Evaluator",
+        "FinetuneResult",
+        "PretrainResult",
+        "finetune",
+        "load_weights",
+        "predict",
+        "pretrain",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _SUBMODULES = ("data", "encoders", "eval", "summarizers")
@@ -37,9 +61,13 @@ _SUBMODULES = ("data", "encoders", "eval", "summarizers")
 __all__ = [
     "CheckpointError",
     "CollapseWarning",
+    "Comparison",
     "ConcreteSampler",
     "Cosine",
+    "CrossValidation",
     "EncodesVideo",
+    "Evaluator",
+    "FinetuneResult",
     "Gating",
     "GradientFlow",
     "GumbelSoftmaxSampler",
@@ -60,12 +88,18 @@ __all__ = [
     "adapt_encoder",
     "adapt_summarizer",
     "binary_penalty",
+    "compare",
+    "cross_validate",
     "data",
     "encoders",
     "eval",
+    "finetune",
     "info_nce",
+    "load_weights",
     "mi_lower_bound",
+    "predict",
     "pretrain",
+    "results_table",
     "size_penalty",
     "summarizers",
     "top_share",

@@ -1,132 +1,153 @@
-"""``visp demo``: on the embedded corpus, a CSTA learns without labels which frames matter."""
+"""``visp demo``: on the embedded corpus, a CSTA learns which frames matter, first without labels, then with a few."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor, nn
 
-from visp.data import InMemoryDataset, VideoRecord
+from visp.data import InMemoryDataset, Split, VideoRecord
 from visp.data.synthetic import make_corpus
 from visp.encoders import AttentionPoolEncoder
-from visp.eval import rank_correlation
+from visp.eval import Evaluation
 from visp.pretrainer import ViSPPretrainer
 from visp.summarizers import CSTA
-from visp.training import checkpoint, pretrain
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from visp.training import Evaluator, checkpoint, finetune, predict, pretrain
+from visp.training.loop import write_json
 
 WIDTH = 256
 EPOCHS = 50
 BATCH_SIZE = 20
+LABELLED_SHARE = 0.1
+FINETUNE_EPOCHS = 15
+ROWS = ("untrained", "scratch", "ViSP", "ViSP + fine-tuned")
 PROTOCOL = (
     "csta (TVSum form): scores at the sampled frames against each user's choices at these frames; "
-    "Kendall's tau-b a user, mean over users, then videos"
+    "Kendall's tau-b a user, mean over users, then over the videos that no label was shown of"
 )
 
 
-def run_demo(out: Path, *, seed: int = 0, epochs: int = EPOCHS, num_videos: int = 40) -> list[dict[str, object]]:
-    """Pretrain a small CSTA without labels and compare its scores with what the users of the corpus chose.
+def run_demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    num_seeds: int = 1,
+    epochs: int = EPOCHS,
+    finetune_epochs: int = FINETUNE_EPOCHS,
+    num_videos: int = 40,
+) -> list[dict[str, Any]]:
+    """Train a small CSTA with few labels, with none, and with both, and compare its scores with what users chose.
 
     Args:
-        out: Folder of the run; it then holds what :func:`visp.pretrain` writes, ``results.json``, and
-            ``scores.png`` where matplotlib is installed.
-        seed: Seed of the corpus, the weights and the noise.
-        epochs: Passes over the videos.
+        out: Folder of the run. It then holds ``results.json`` and, of one seed, what :func:`visp.pretrain` writes, the
+            folders ``scratch`` and ``fine-tuned`` of the fine-tuning runs, and ``scores.png`` where matplotlib is
+            installed; of several seeds, a folder for each.
+        seed: Seed of the corpus, the weights and the noise; the first of several.
+        num_seeds: Number of seeds.
+        epochs: Epochs of pretraining.
+        finetune_epochs: Epochs of fine-tuning.
         num_videos: Size of the corpus.
 
     Returns:
-        The rows of the table: ``name``, ``tau`` and ``tau_std``, the spread over videos.
+        The rows of the table: ``name``, ``tau`` and ``tau_std``, the spread over seeds, or over videos for one seed.
 
     Raises:
         FileExistsError: If the folder is not empty.
+        ValueError: If ``num_seeds`` is less than 1.
     """
+    if num_seeds < 1:
+        raise ValueError(f"expected at least one seed, got {num_seeds}")
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; choose another folder")
-    records = make_corpus(num_videos, seed=seed)
-    videos = InMemoryDataset(records)
-    torch.manual_seed(seed)
-    summarizer = CSTA(videos.feature_dim, width=WIDTH)
+    labelled = round(LABELLED_SHARE * num_videos)
     print(
-        f"{num_videos} made-up videos; in each, some shots are particular to it and the others are fillers that "
-        f"many share.\nA CSTA of width {WIDTH} (published: 1024) learns from the features alone what tells the "
-        "videos apart.\n"
+        f"{num_videos} made-up videos; in each, some shots are particular to it and the others are fillers that many "
+        f"share.\nA CSTA of width {WIDTH} (published: 1024) learns from the features alone what tells the videos "
+        f"apart (ViSP), from the labels of {labelled} videos (scratch), or from one after the other.\n"
     )
-    untrained = video_scores(summarizer, videos)
-    pretrainer = ViSPPretrainer(summarizer, AttentionPoolEncoder(videos.feature_dim), seed=seed)
-    pretrain(pretrainer, videos, epochs=epochs, batch_size=BATCH_SIZE, seed=seed, out_dir=out)
-    learnt = video_scores(summarizer, videos)
-
-    rows = [_row("untrained", untrained, records), _row("ViSP", learnt, records)]
-    results = {"protocol": PROTOCOL, "seed": seed, "rows": rows}
-    with checkpoint.replacing(out / "results.json") as file:
-        file.write((json.dumps(results, indent=2) + "\n").encode())
-    print("\nHow well the scores rank the frames that the users chose (no label was ever shown):\n")
-    print("| scores | Kendall's tau | spread over videos |\n|---|---|---|")
+    found = [
+        _one_seed(out if num_seeds == 1 else out / f"seed-{one}", one, epochs, finetune_epochs, num_videos)
+        for one in range(seed, seed + num_seeds)
+    ]
+    rows = [_row(name, [evaluations[name] for evaluations in found]) for name in ROWS]
+    spread = "videos" if num_seeds == 1 else f"{num_seeds} seeds"
+    write_json(out / "results.json", {"protocol": PROTOCOL, "seed": seed, "num_seeds": num_seeds, "rows": rows})
+    print(
+        f"\nHow well the scores rank the frames that users chose, on the {num_videos - labelled} unlabelled videos:\n"
+    )
+    print(f"| scores | labels | Kendall's tau | spread over {spread} |\n|---|---|---|---|")
     for row in rows:
-        print(f"| {row['name']} | {row['tau']:.3f} | {row['tau_std']:.3f} |")
-    print(f"\nProtocol: {PROTOCOL}.\nIn {out}: weights.pt, metrics.jsonl, results.json", end="")
-    drawn = _draw(out / "scores.png", records, untrained, learnt)
-    print(", scores.png" if drawn else '\nFor a figure of the scores: pip install "visp[plot]"')
+        labels = labelled if row["name"] in ("scratch", "ViSP + fine-tuned") else 0
+        print(f"| {row['name']} | {labels} videos | {row['tau']:.3f} | {row['tau_std']:.3f} |")
+    print(f"\nProtocol: {PROTOCOL}.\nIn {out}: results.json, and the weights and metrics of each run", end="")
+    figures = list(out.glob("**/scores.png"))
+    print(", scores.png" if figures else '\nFor a figure of the scores: pip install "visp[plot]"')
     return rows
 
 
-@torch.no_grad()
-def video_scores(summarizer: nn.Module, videos: Sequence[Tensor] | InMemoryDataset) -> list[npt.NDArray[np.float32]]:
-    """Return the logits (T,) of every video, in evaluation mode; the module's mode is put back."""
-    was_training = summarizer.training
-    summarizer.eval()
-    try:
-        return [summarizer(videos[index]).numpy() for index in range(len(videos))]
-    finally:
-        summarizer.train(was_training)
+def _one_seed(out: Path, seed: int, epochs: int, finetune_epochs: int, num_videos: int) -> dict[str, Evaluation]:
+    records = make_corpus(num_videos, seed=seed)
+    videos = InMemoryDataset(records)
+    labelled = round(LABELLED_SHARE * num_videos)
+    split = Split(train=videos.names[:labelled], test=videos.names[labelled:])
+    evaluator = Evaluator(videos, user_scores={record.name: _choices(record) for record in records})
+    torch.manual_seed(seed)
+    summarizer = CSTA(videos.feature_dim, width=WIDTH)
+    start = checkpoint.own_state_dict(summarizer)
+    start = {name: value.clone() for name, value in start.items()}
+    found = {"untrained": evaluator(summarizer, split.test)}
+    drawn = {"untrained": [predict(summarizer, record.features) for record in records[-3:]]}
+
+    pretrainer = ViSPPretrainer(summarizer, AttentionPoolEncoder(videos.feature_dim), seed=seed)
+    pretrain(pretrainer, videos, epochs=epochs, batch_size=BATCH_SIZE, seed=seed, out_dir=out)
+    found["ViSP"] = evaluator(summarizer, split.test)
+    drawn["ViSP, no labels"] = [predict(summarizer, record.features) for record in records[-3:]]
+    pretrained = {name: value.clone() for name, value in summarizer.state_dict().items()}
+
+    for name, folder, weights in (("scratch", "scratch", start), ("ViSP + fine-tuned", "fine-tuned", pretrained)):
+        summarizer.load_state_dict(weights)
+        result = finetune(
+            summarizer, videos, split, evaluator=evaluator, epochs=finetune_epochs, seed=seed, out_dir=out / folder
+        )
+        assert result.test is not None
+        found[name] = result.test
+    _draw(out / "scores.png", records[-3:], drawn)
+    return found
 
 
-def mean_tau(scores: Sequence[npt.NDArray[np.float32]], records: Sequence[VideoRecord]) -> tuple[float, float]:
-    """Return Kendall's tau as in ``PROTOCOL``: its mean and its standard deviation over videos."""
-    taus = []
-    for video, record in zip(scores, records, strict=True):
-        assert record.user_summary is not None
-        assert record.picks is not None
-        taus.append(rank_correlation(video, record.user_summary[:, record.picks]).tau)
-    return float(np.mean(taus)), float(np.std(taus))
+def _choices(record: VideoRecord) -> npt.NDArray[np.number]:
+    assert record.user_summary is not None
+    return record.user_summary
 
 
-def _row(name: str, scores: Sequence[npt.NDArray[np.float32]], records: Sequence[VideoRecord]) -> dict[str, object]:
-    tau, spread = mean_tau(scores, records)
-    return {"name": name, "tau": tau, "tau_std": spread}
+def _row(name: str, evaluations: list[Evaluation]) -> dict[str, Any]:
+    means = [evaluation.tau for evaluation in evaluations]
+    spread = [video.tau for video in evaluations[0].videos] if len(evaluations) == 1 else means
+    return {"name": name, "tau": float(np.mean(means)), "tau_std": float(np.std(spread))}
 
 
-def _draw(
-    path: Path,
-    records: Sequence[VideoRecord],
-    untrained: Sequence[npt.NDArray[np.float32]],
-    learnt: Sequence[npt.NDArray[np.float32]],
-) -> bool:
-    """Draw the scores of three videos over the planted importance; without matplotlib, return False."""
+def _draw(path: Path, records: list[VideoRecord], scores: Mapping[str, list[npt.NDArray[np.float32]]]) -> None:
+    """Draw the scores over the planted importance, a row a video; nothing without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return False
+        return
     from visp.plots import plot_scores
 
-    shown = min(3, len(records))
-    figure = Figure(figsize=(10, 1.1 + 1.7 * shown), layout="constrained")
-    axes = figure.subplots(shown, 2, sharey=True, squeeze=False)
-    for row, record, before, after in zip(axes, records, untrained, learnt, strict=False):
-        assert record.gtscore is not None
-        plot_scores(before, record.gtscore, row[0], title=f"{record.name}, untrained")
-        plot_scores(after, record.gtscore, row[1], title=f"{record.name}, ViSP, no labels")
+    figure = Figure(figsize=(10, 1.1 + 1.7 * len(records)), layout="constrained")
+    axes = figure.subplots(len(records), len(scores), sharey=True, squeeze=False)
+    for column, (name, of_videos) in enumerate(scores.items()):
+        for row, (record, video_scores) in enumerate(zip(records, of_videos, strict=True)):
+            assert record.gtscore is not None
+            plot_scores(video_scores, record.gtscore, axes[row][column], title=f"{record.name}, {name}")
+    for row in axes:
         row[0].set_ylabel("rank of the score")
     for ax in axes[-1]:
         ax.set_xlabel("sampled frame")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     with checkpoint.replacing(path) as file:
         figure.savefig(file, dpi=150, format="png")
-    return True

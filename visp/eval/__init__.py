@@ -1,5 +1,30 @@
 """Evaluation on plain arrays: numpy and scipy only, no torch."""
 
-from visp.eval.metrics import RankCorrelation, rank_correlation
+from visp.eval.evaluation import Evaluation, VideoEvaluation, evaluate
+from visp.eval.knapsack import knapsack
+from visp.eval.kts import KTSResult, kts, kts_from_kernel
+from visp.eval.metrics import RankCorrelation, f_score, human_consistency, rank_correlation
+from visp.eval.shots import check_shots, shots_from_breaks, shots_from_change_points, shots_to_breaks
+from visp.eval.summary import Summary, make_summary, shot_scores, upsample_scores
 
-__all__ = ["RankCorrelation", "rank_correlation"]
+__all__ = [
+    "Evaluation",
+    "KTSResult",
+    "RankCorrelation",
+    "Summary",
+    "VideoEvaluation",
+    "check_shots",
+    "evaluate",
+    "f_score",
+    "human_consistency",
+    "knapsack",
+    "kts",
+    "kts_from_kernel",
+    "make_summary",
+    "rank_correlation",
+    "shot_scores",
+    "shots_from_breaks",
+    "shots_from_change_points",
+    "shots_to_breaks",
+    "upsample_scores",
+]

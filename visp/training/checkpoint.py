@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -72,8 +72,8 @@ def load(path: str | os.PathLike[str], *, map_location: str | torch.device = "cp
     return state
 
 
-def own_state_dict(summarizer: nn.Module) -> dict[str, Tensor]:
-    """Return the user's module's state dict, under its own keys, whatever it was wrapped in for pretraining."""
+def own_module(summarizer: nn.Module) -> nn.Module:
+    """Return the user's module, whatever it was wrapped in for training: an adapter, DDP, torch.compile."""
     wrappers: tuple[tuple[type[nn.Module], Callable[[Any], nn.Module]], ...] = (
         (AdaptedSummarizer, lambda wrapper: wrapper.module),
         (nn.parallel.DistributedDataParallel, lambda wrapper: wrapper.module),
@@ -81,8 +81,33 @@ def own_state_dict(summarizer: nn.Module) -> dict[str, Tensor]:
     )
     for kind, unwrap in wrappers:
         if isinstance(summarizer, kind):
-            return own_state_dict(unwrap(summarizer))
-    return dict(summarizer.state_dict())
+            return own_module(unwrap(summarizer))
+    return summarizer
+
+
+def own_state_dict(summarizer: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict of the user's module, under its own keys."""
+    return dict(own_module(summarizer).state_dict())
+
+
+def load_weights(summarizer: nn.Module, weights: str | os.PathLike[str] | Mapping[str, Tensor]) -> None:
+    """Load weights such as ``weights.pt`` of a run into a summarizer, in place.
+
+    Args:
+        summarizer: The user's module, or what it is wrapped in.
+        weights: A file, or a state dict under the module's own keys.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file cannot be loaded, or names or shapes are not those of the module; the message
+            lists them.
+    """
+    state = weights if isinstance(weights, Mapping) else load(weights)
+    source = "the state dict" if isinstance(weights, Mapping) else weights
+    try:
+        own_module(summarizer).load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{source} does not fit the summarizer: {error}") from error
 
 
 def _umask() -> int:

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+import visp
+from visp.data import InMemoryDataset, Split, make_splits
+from visp.data.synthetic import make_corpus
+from visp.studies.cross_validation import CrossValidation, Fold, cross_validate, read_results, results_table
+from visp.studies.significance import compare
+from visp.training import CheckpointError, checkpoint
+
+
+class Scorer(nn.Module):
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        Scorer.made += 1
+        self.score = nn.Linear(64, 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.score(frames).squeeze(-1)
+        return logits
+
+
+RECORDS = make_corpus(6, num_shots=10, shot_length=(1, 2))
+VIDEOS = InMemoryDataset(RECORDS)
+SPLITS = make_splits(VIDEOS.names, folds=3)
+
+
+def evaluator() -> visp.Evaluator:
+    return visp.Evaluator(VIDEOS, user_scores={r.name: r.user_summary for r in RECORDS if r.user_summary is not None})
+
+
+def run(**options: Any) -> CrossValidation:
+    given = {"splits": SPLITS, "evaluator": evaluator(), "epochs": 2, "progress": False, **options}
+    return cross_validate(Scorer, VIDEOS, given.pop("splits"), **given)
+
+
+def test_a_round_is_the_mean_over_its_folds_and_a_fold_what_finetune_finds() -> None:
+    result = run(rounds=2, seed=5)
+    assert [(fold.round, fold.fold, fold.seed) for fold in result.folds] == [
+        (number, fold, 5 + number) for number in range(2) for fold in range(3)
+    ]
+    expected = []
+    for seed in (5, 6):
+        taus = []
+        for split in SPLITS:
+            torch.manual_seed(seed)
+            summarizer = Scorer()
+            found = visp.finetune(summarizer, VIDEOS, split, evaluator=evaluator(), epochs=2, seed=seed, progress=False)
+            assert found.test is not None
+            taus.append(found.test.tau)
+        expected.append(np.mean(taus))
+    assert result.per_round("tau") == pytest.approx(expected)
+    assert result.mean("tau") == pytest.approx(np.mean(expected))
+    assert result.spread("tau") == pytest.approx(np.std(expected, ddof=1))
+    assert result.best_round("tau") == pytest.approx(max(expected))
+
+
+def test_every_fold_starts_from_the_pretrained_weights(tmp_path: Path) -> None:
+    trained = Scorer()
+    checkpoint.save(trained.state_dict(), tmp_path / "weights.pt")
+    scratch, from_file, from_state = (
+        run(lr=0.0),
+        run(lr=0.0, pretrained=tmp_path / "weights.pt"),
+        run(lr=0.0, pretrained=trained.state_dict()),
+    )
+    assert from_file.per_round() == from_state.per_round() != scratch.per_round()
+
+
+def test_each_round_may_start_from_weights_of_its_own() -> None:
+    starts = [Scorer().state_dict() for _ in range(2)]
+    both = run(rounds=2, pretrained=starts, lr=0.0)
+    assert both.per_round() == [run(pretrained=start, lr=0.0).per_round()[0] for start in starts]
+    with pytest.raises(ValueError, match="each of 3 rounds, got 2"):
+        run(rounds=3, pretrained=starts)
+
+
+def test_a_finished_fold_is_not_done_again_and_an_unfinished_one_is_gone_on_with(tmp_path: Path) -> None:
+    expected = run(rounds=2)
+
+    class Stops(visp.Evaluator):
+        calls = 0
+
+        def __call__(self, *arguments: Any) -> Any:
+            Stops.calls += 1
+            if Stops.calls > 4:
+                raise KeyboardInterrupt
+            return super().__call__(*arguments)
+
+    stopping = Stops(VIDEOS, user_scores=evaluator().user_scores)
+    with pytest.raises(KeyboardInterrupt):
+        run(rounds=2, evaluator=stopping, out_dir=tmp_path / "run")
+    assert len(list((tmp_path / "run").glob("*/*/fold.json"))) == 4
+    Scorer.made = 0
+    result = run(rounds=2, out_dir=tmp_path / "run")
+    assert Scorer.made == 2
+    assert result.folds == expected.folds
+    Scorer.made = 0
+    assert run(rounds=2, out_dir=tmp_path / "run").folds == expected.folds
+    assert Scorer.made == 0
+
+
+def test_more_rounds_may_follow(tmp_path: Path) -> None:
+    first = run(out_dir=tmp_path / "run")
+    assert run(rounds=2, out_dir=tmp_path / "run").folds[:3] == first.folds
+
+
+def test_the_results_are_read_back(tmp_path: Path) -> None:
+    result = run(rounds=2, out_dir=tmp_path / "run")
+    assert read_results(tmp_path / "run") == result
+    written = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert written["tau"]["mean"] == result.mean("tau")
+    assert written["tau"]["rounds"] == result.per_round("tau")
+    assert written["folds"][0]["evaluation"]["videos"][0]["video"] == SPLITS[0].test[0]
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
+    run(out_dir=tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"options was .* and is"):
+        run(out_dir=tmp_path / "run", epochs=3)
+
+
+def test_a_folder_of_something_else_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    with pytest.raises(FileExistsError, match="holds no cross-validation"):
+        run(out_dir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_validation_videos_are_held_out_of_the_training_videos(tmp_path: Path) -> None:
+    result = run(select="validation", out_dir=tmp_path / "run")
+    assert result.select == "validation"
+    config = json.loads((tmp_path / "run" / "round-0" / "fold-0" / "config.json").read_text())
+    split = config["split"]
+    assert sorted(split["train"] + split["validation"]) == sorted(SPLITS[0].train)
+    assert len(split["validation"]) == 1
+
+
+def test_the_table_names_protocol_and_selection_and_marks_the_test_fold() -> None:
+    table = results_table({"scratch": run(select="test"), "pretrained": run(rounds=2)})
+    scratch, pretrained = table.splitlines()[2:]
+    assert scratch.startswith("| scratch | csta, tvsum | **test videos** | 1 | ")
+    assert pretrained.startswith("| pretrained | csta, tvsum | last | 2 | ")
+    assert "±" in pretrained
+    assert "±" not in scratch
+
+
+def test_an_undefined_figure_stays_undefined(tmp_path: Path) -> None:
+    fold = Fold(0, 0, 0, 1, {"mean": {"tau": None, "rho": 0.5, "f_score": 0.5}})
+    result = CrossValidation((fold,), "csta, tvsum", "last", None)
+    assert np.isnan(result.mean("tau"))
+    assert result.to_json()["tau"]["mean"] is None
+
+
+@pytest.mark.parametrize("change", [{"splits": []}, {"rounds": 0}])
+def test_nothing_to_do_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="at least one split and one round"):
+        run(**change)
+
+
+def test_a_fold_without_test_videos_is_refused() -> None:
+    with pytest.raises(ValueError, match="fold 0 has no test videos"):
+        run(splits=[Split(train=VIDEOS.names, test=())])
+
+
+def test_compare_is_welchs_test() -> None:
+    a, b = [0.1, 0.2, 0.15], [0.3, 0.25, 0.5, 0.2]
+    found, expected = compare(a, b), stats.ttest_ind(b, a, equal_var=False)
+    assert found.t == pytest.approx(expected.statistic)
+    assert found.degrees_of_freedom == pytest.approx(expected.df)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert found.mean_a == pytest.approx(np.mean(a))
+    assert found.mean_b == pytest.approx(np.mean(b))
+    assert found.difference == pytest.approx(np.mean(b) - np.mean(a))
+    assert found.rounds == (3, 4)
+
+
+def test_compare_takes_a_side_without_spread() -> None:
+    found = compare([0.1, 0.1, 0.1], [0.3, 0.4])
+    assert found.t == pytest.approx(0.25 / np.sqrt(0.005 / 2))
+    assert found.degrees_of_freedom == pytest.approx(1)
+
+
+def test_compare_takes_cross_validations() -> None:
+    a, b = run(rounds=2), run(rounds=2, seed=7)
+    assert compare(a, b, "rho") == compare(a.per_round("rho"), b.per_round("rho"))
+
+
+def test_without_any_spread_a_difference_is_certain_and_equality_shows_nothing() -> None:
+    assert compare([1.0, 1.0], [2.0, 2.0]).p_value == 0
+    assert compare([1.0, 1.0], [1.0, 1.0]).p_value == 1
+
+
+@pytest.mark.parametrize(("rounds", "message"), [([0.1], "has 1 rounds"), ([0.1, float("nan")], "not finite")])
+def test_rounds_that_tell_nothing_are_refused(rounds: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compare([0.1, 0.2], rounds)

@@ -1,0 +1,270 @@
+"""``visp finetune``, ``visp evaluate`` and ``visp crossval``: with labels."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from visp._version import __version__
+from visp.cli.options import (
+    Commands,
+    add_command,
+    add_data,
+    add_summarizer,
+    add_training,
+    check_device,
+    check_resume,
+    default_folder,
+    given,
+    natural,
+    new_summarizer,
+    open_videos,
+)
+
+if TYPE_CHECKING:
+    from visp.data import Split, VideoDataset
+    from visp.training import Evaluator
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the three commands."""
+    _add_finetune(commands)
+    _add_evaluate(commands)
+    _add_crossval(commands)
+
+
+def _add_finetune(commands: Commands) -> None:
+    parser = add_command(commands, "finetune", _finetune, "fine-tune a summarizer on annotated videos (Eq. 11)")
+    add_data(parser, "h5 files with `gtscore` and what the protocol needs")
+    add_summarizer(parser)
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weights to start from, such as weights.pt of a pretraining run"
+    )
+    _add_splits(parser)
+    parser.add_argument("--fold", type=natural, default=0, metavar="K", help="fold of the split file, from 0")
+    _add_labelled_training(parser)
+    _add_protocol(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (runs/finetune-<time> if not given)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+
+def _add_evaluate(commands: Commands) -> None:
+    parser = add_command(commands, "evaluate", _evaluate, "compare a summarizer's scores with the users' annotations")
+    add_data(parser, "h5 files with what the protocol needs")
+    add_summarizer(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--weights", metavar="FILE", help="weights of the summarizer")
+    source.add_argument("--scores", metavar="FILE", help="JSON of scores by video instead: {video: [score, ...]}")
+    _add_splits(parser)
+    parser.add_argument("--fold", type=natural, metavar="K", help="only the test videos of this fold of --splits")
+    _add_protocol(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, video by video")
+
+
+def _add_crossval(commands: Commands) -> None:
+    parser = add_command(commands, "crossval", _crossval, "fine-tune and evaluate on every fold, several rounds")
+    add_data(parser, "h5 files with `gtscore` and what the protocol needs")
+    add_summarizer(parser)
+    parser.add_argument("--pretrained", metavar="FILE", help="weights to start every fold from")
+    _add_splits(parser)
+    parser.add_argument("--folds", type=int, default=5, metavar="K", help="folds to draw where there is no split file")
+    parser.add_argument("--rounds", type=int, default=1, metavar="K", help="how often all folds are done")
+    _add_labelled_training(parser)
+    _add_protocol(parser)
+    parser.add_argument(
+        "--compare-with", type=Path, metavar="DIR", help="test the difference to another cross-validation's folder"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run, gone on with where there is one (runs/crossval-<time>)",
+    )
+
+
+def _add_splits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--splits", metavar="FILE", help="split file: JSON, YAML or CSTA's lines")
+
+
+def _add_labelled_training(parser: argparse.ArgumentParser) -> None:
+    add_training(parser, epochs=100, batch_size=1, lr=1e-3)
+    add = parser.add_argument
+    add("--weight-decay", type=float, default=1e-7, metavar="X", help="weight decay of Adam")
+    add(
+        "--select",
+        default="last",
+        choices=("last", "validation", "test"),
+        help="which epoch's weights to keep; `test` looks at the test videos, as many publications do",
+    )
+    add(
+        "--metric",
+        default="tau_and_rho",
+        choices=("tau_and_rho", "tau", "rho", "f_score"),
+        help="what makes an epoch the best so far",
+    )
+
+
+def _add_protocol(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--protocol", default="csta", choices=("csta", "otani", "msva", "scores"), help="rank correlation, see docs")
+    add("--benchmark", required=True, choices=("summe", "tvsum"), help="whose rules hold")
+    add("--user-scores", metavar="FILE", help="TVSum's raw scores: ydata-anno.tsv or ydata-tvsum50.mat")
+    add(
+        "--segment-length",
+        type=int,
+        metavar="T",
+        help="score (and train on) segments of at most that many frames, for hour-long videos",
+    )
+
+
+def _finetune(options: argparse.Namespace) -> None:
+    import torch
+
+    from visp.training import checkpoint, finetune
+
+    check_resume(options)
+    check_device(options)
+    if options.splits is None:
+        raise ValueError("--splits is missing: the file that says which videos to train and to test on")
+    dataset = open_videos(options)
+    split = _fold(options, dataset)
+    torch.manual_seed(options.seed)
+    summarizer = new_summarizer(options, dataset.feature_dim)
+    if options.weights is not None:
+        checkpoint.load_weights(summarizer, options.weights)
+    out = options.out = options.out or default_folder("finetune")
+    result = finetune(
+        summarizer,
+        dataset,
+        split,
+        evaluator=_evaluator(options, dataset),
+        select=options.select,
+        metric=options.metric,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        segment_length=options.segment_length,
+        seed=options.seed,
+        out_dir=out,
+        resume=options.resume,
+        precision=options.precision,
+        num_workers=options.workers,
+        config={"command_line": given(options), "visp_version": __version__},
+    )
+    if result.test is not None:
+        print(result.test.table())
+    print(f"the weights are those of epoch {result.epoch}, chosen by: {result.select}")
+    if result.select == "test":
+        print("the epoch was chosen on the test videos: the figures above are better than unseen videos would show")
+    print(f"the summarizer's weights: {out / 'weights.pt'}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from visp.training import checkpoint
+    from visp.training.loop import write_json
+
+    check_device(options)
+    dataset = open_videos(options)
+    if (options.splits is None) != (options.fold is None):
+        raise ValueError("--splits and --fold belong together: the test videos of a fold are evaluated")
+    names = list(dataset.names) if options.fold is None else list(_fold(options, dataset).test)
+    evaluator = _evaluator(options, dataset)
+    if options.scores is not None:
+        scores = _read_scores(options.scores)
+        missing = [name for name in names if name not in scores]
+        if missing:
+            raise ValueError(f"{options.scores} has no scores of {', '.join(missing)}")
+        found = evaluator.of_scores({name: np.asarray(scores[name], dtype=np.float64) for name in names})
+    else:
+        summarizer = new_summarizer(options, dataset.feature_dim)
+        checkpoint.load_weights(summarizer, options.weights)
+        found = evaluator(summarizer, names)
+    print(found.table())
+    if options.json is not None:
+        write_json(options.json, found.to_json())
+
+
+def _crossval(options: argparse.Namespace) -> None:
+    from visp.data import make_splits, read_splits
+    from visp.studies.cross_validation import FIGURES, cross_validate, read_results, results_table
+    from visp.studies.significance import compare
+
+    check_device(options)
+    dataset = open_videos(options)
+    splits = (
+        make_splits(dataset.names, folds=options.folds, seed=options.seed)
+        if options.splits is None
+        else read_splits(options.splits, dataset.names)
+    )
+    other = None if options.compare_with is None else read_results(options.compare_with)
+    options.out = options.out or default_folder("crossval")
+    result = cross_validate(
+        lambda: new_summarizer(options, dataset.feature_dim),
+        dataset,
+        splits,
+        evaluator=_evaluator(options, dataset),
+        rounds=options.rounds,
+        pretrained=options.pretrained,
+        select=options.select,
+        metric=options.metric,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        segment_length=options.segment_length,
+        seed=options.seed,
+        out_dir=options.out,
+        precision=options.precision,
+        num_workers=options.workers,
+    )
+    rows = {} if other is None else {str(options.compare_with): other}
+    print(results_table({**rows, str(options.out): result}))
+    if result.select == "test":
+        print("epochs were chosen on the test videos: the figures are better than unseen videos would show")
+    if other is not None:
+        for figure in FIGURES:
+            print(f"{figure}: {compare(other, result, figure)}")
+    print(f"video by video: {options.out / 'results.json'}")
+
+
+def _fold(options: argparse.Namespace, dataset: VideoDataset) -> Split:
+    from visp.data import hold_out, read_splits
+
+    splits = read_splits(options.splits, dataset.names)
+    if options.fold >= len(splits):
+        raise ValueError(f"--fold {options.fold}: {options.splits} has folds 0 to {len(splits) - 1}")
+    split = splits[options.fold]
+    needs_validation = getattr(options, "select", "last") == "validation" and not split.validation
+    return hold_out(split, seed=options.seed) if needs_validation else split
+
+
+def _evaluator(options: argparse.Namespace, dataset: VideoDataset) -> Evaluator:
+    from visp.data import read_tvsum_mat, read_tvsum_tsv
+    from visp.training import Evaluator
+
+    user_scores = None
+    if options.user_scores is not None:
+        read = read_tvsum_mat if options.user_scores.endswith(".mat") else read_tvsum_tsv
+        user_scores = read(options.user_scores)
+    return Evaluator(
+        dataset,
+        protocol=options.protocol,
+        benchmark=options.benchmark,
+        user_scores=user_scores,
+        segment_length=options.segment_length,
+    )
+
+
+def _read_scores(path: str) -> dict[str, list[float]]:
+    try:
+        scores = json.loads(Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(scores, dict):
+        raise ValueError(f"{path}: expected an object of scores by video, got a {type(scores).__name__}")
+    return scores

@@ -1,0 +1,84 @@
+"""What each protocol of the field correlates with what. No figure is comparable across protocols.
+
+===========  =============================================  =============================================
+protocol     TVSum                                          SumMe
+===========  =============================================  =============================================
+``csta``     scores at the picks; each annotator's scores   summary; mean of the users' summaries
+             at every 15th frame
+``otani``    scores upsampled to all frames; each           not defined
+             annotator's scores
+``msva``     summary; mean of the users' summaries          the same
+``scores``   scores upsampled to all frames; each           scores upsampled to all frames; ``gtscore``
+             annotator's scores                             upsampled likewise
+===========  =============================================  =============================================
+
+``csta`` is also LLMVS's and SummDiff's and the one of Table 2 of the ViSP paper; ``otani`` is Otani et al. 2019;
+``msva`` is also MR.HiSum's; ``scores`` is Summarizer's and SSPVS's. Some scale the annotators' scores, ``csta`` by the
+annotator's maximum and ``scores`` by (score - 1) / 4. Both measures are of ranks, which no such scaling changes, so it
+is left out here: the annotations are always the raw ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Protocol = Literal["csta", "otani", "msva", "scores"]
+Dataset = Literal["summe", "tvsum"]
+
+STRIDE = 15
+"""TVSum's files sample every 15th frame."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One cell of the table.
+
+    Attributes:
+        predicted: The scores at the picks, these upsampled to all frames, or the 0/1 summary.
+        annotated: Each annotator's scores a frame, one by one; the mean over users of their 0/1 summaries; or the
+            ``gtscore`` at the picks.
+        text: The comparison in words, for tables.
+    """
+
+    predicted: Literal["picks", "frames", "summary"]
+    annotated: Literal["annotators", "mean summary", "gtscore"]
+    text: str
+
+
+_SUMMARIES = Comparison(
+    "summary", "mean summary", "summary against the mean of the users' summaries, all frames, one value a video"
+)
+_ALL_FRAMES = Comparison(
+    "frames", "annotators", "scores upsampled to all frames against each annotator's scores, mean over annotators"
+)
+_COMPARISONS: dict[tuple[str, str], Comparison] = {
+    ("csta", "tvsum"): Comparison(
+        "picks",
+        "annotators",
+        "scores at the sampled frames against each annotator's scores there, mean over annotators",
+    ),
+    ("csta", "summe"): _SUMMARIES,
+    ("otani", "tvsum"): _ALL_FRAMES,
+    ("msva", "tvsum"): _SUMMARIES,
+    ("msva", "summe"): _SUMMARIES,
+    ("scores", "tvsum"): _ALL_FRAMES,
+    ("scores", "summe"): Comparison(
+        "frames", "gtscore", "scores against gtscore, both upsampled to all frames, one value a video"
+    ),
+}
+
+
+def comparison(protocol: str, dataset: str) -> Comparison:
+    """Return what the protocol compares on the dataset.
+
+    Raises:
+        ValueError: If the protocol or the dataset is unknown, or the protocol is not defined for the dataset.
+    """
+    for name, value, known in (("protocol", protocol, get_args(Protocol)), ("dataset", dataset, get_args(Dataset))):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    if (protocol, dataset) not in _COMPARISONS:
+        defined = [name for name, where in _COMPARISONS if where == dataset]
+        raise ValueError(f"protocol {protocol!r} is not defined for {dataset!r}; defined are {', '.join(defined)}")
+    return _COMPARISONS[protocol, dataset]

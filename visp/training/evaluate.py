@@ -1,0 +1,98 @@
+"""How well a summarizer's scores agree with the users of a dataset, by one named protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from visp.data import VideoSource
+from visp.eval import Evaluation, evaluate
+from visp.eval.protocols import Dataset as Benchmark
+from visp.eval.protocols import Protocol
+from visp.training.predict import predict
+
+_KEYS = ("picks", "n_frames", "change_points", "user_summary", "gtscore")
+
+
+class Evaluator:
+    """Predicts and evaluates videos of a dataset; the annotations are read once.
+
+    Args:
+        dataset: The videos, with what the protocol needs (:func:`visp.eval.evaluate` says what is missing).
+        protocol: Name of the protocol, such as ``"csta"``.
+        benchmark: Whose rules hold, ``"summe"`` or ``"tvsum"``.
+        user_scores: TVSum's raw scores (U, n_frames) by video, as :func:`visp.data.read_tvsum_tsv` reads them.
+        segment_length: As in :func:`visp.predict`.
+        overlap: As in :func:`visp.predict`.
+    """
+
+    def __init__(
+        self,
+        dataset: VideoSource,
+        *,
+        protocol: Protocol = "csta",
+        benchmark: Benchmark = "tvsum",
+        user_scores: Mapping[str, npt.NDArray[np.number]] | None = None,
+        segment_length: int | None = None,
+        overlap: int = 0,
+    ) -> None:
+        self.dataset = dataset
+        self.protocol: Protocol = protocol
+        self.benchmark: Benchmark = benchmark
+        self.user_scores = user_scores
+        self.segment_length = segment_length
+        self.overlap = overlap
+        self._index_of = {name: index for index, name in enumerate(dataset.names)}
+        self._annotations: dict[str, dict[str, Any]] = {}
+
+    def __call__(self, summarizer: Callable[[Tensor], Tensor], names: Sequence[str] | None = None) -> Evaluation:
+        """Score the named videos, all by default, and compare with their users.
+
+        Raises:
+            ValueError: If a name is not in the dataset, or an annotation is missing or does not fit.
+        """
+        names = list(self.dataset.names) if names is None else list(names)
+        annotations = {name: self._annotation(name) for name in names}
+        scores = {
+            name: predict(summarizer, self.dataset[self._index_of[name]], self.segment_length, self.overlap)
+            for name in names
+        }
+        return self.of_scores(scores, annotations)
+
+    def of_scores(
+        self,
+        scores: Mapping[str, npt.NDArray[np.floating]],
+        annotations: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Evaluation:
+        """Compare given scores (T,) by video with the users."""
+        annotations = {name: self._annotation(name) for name in scores} if annotations is None else annotations
+        return evaluate(scores, annotations, protocol=self.protocol, dataset=self.benchmark)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings, for a run's fingerprint."""
+        return {
+            "protocol": self.protocol,
+            "benchmark": self.benchmark,
+            "raw_user_scores": self.user_scores is not None,
+            "segment_length": self.segment_length,
+            "overlap": self.overlap,
+        }
+
+    def _annotation(self, name: str) -> dict[str, Any]:
+        if name not in self._index_of:
+            raise ValueError(f"{name!r} is not among the {len(self._index_of)} videos of the dataset")
+        if name not in self._annotations:
+            record = self.dataset.record(self._index_of[name])
+            given = {key: getattr(record, key) for key in _KEYS}
+            if self.user_scores is not None:
+                if name not in self.user_scores:
+                    raise ValueError(
+                        f"{name}: the users' raw scores are of other videos, {len(self.user_scores)} in all"
+                    )
+                given["user_scores"] = self.user_scores[name]
+            self._annotations[name] = {key: value for key, value in given.items() if value is not None}
+        return self._annotations[name]
