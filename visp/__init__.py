@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from visp._version import __version__
 
 if TYPE_CHECKING:
-    from visp import data, encoders, eval, summarizers  # noqa: A004
+    from visp import data, encoders, eval, summarizers, video  # noqa: A004
     from visp.adapters import EncodesVideo, Summarizer, VideoEncoder, adapt_encoder, adapt_summarizer
     from visp.contrastive import Cosine, InnerProduct, info_nce, mi_lower_bound
     from visp.gradient_flow import Gating, GradientFlow, Marginalization, StraightThrough
@@ -56,7 +56,7 @@ _HOMES = {
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_SUBMODULES = ("data", "encoders", "eval", "summarizers")
+_SUBMODULES = ("data", "encoders", "eval", "summarizers", "video")
 
 __all__ = [
     "CheckpointError",
@@ -103,6 +103,7 @@ __all__ = [
     "size_penalty",
     "summarizers",
     "top_share",
+    "video",
 ]
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import os
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#BBBBBB"
+COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that colour-blind readers can tell apart (Okabe and Ito)."""
+_MARKERS, _LINES = "osD^vPX", ("-", "--", "-.", ":")
+"""So that curves also differ in grey."""
+_CURVE = "curve"
+"""Mark of the lines that have a colour of their own."""
 
 
 def plot_scores(
@@ -38,3 +48,238 @@ def plot_scores(
     ax.set(xlim=(-0.5, len(truth) - 0.5), ylim=(0, 1.02), title=title)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
+
+
+def plot_saliency(
+    scores: Mapping[str, npt.ArrayLike],
+    ax: Axes,
+    *,
+    share: float = 0.15,
+    thumbnails: Mapping[int, npt.NDArray[np.uint8]] | None = None,
+) -> Axes:
+    """Draw frame saliency bars of several models and users, one below the other (the paper's Figure 8).
+
+    Args:
+        scores: (T,) scores by name, of models, of pretraining alone, or the users' mean choice; each is normalised to
+            [0, 1]. A row of one value everywhere is drawn half high.
+        ax: Where to draw.
+        share: Share of the frames, the highest of each row, that is drawn in the strong colour; frames that equal the
+            last of them are too, so a row of one value has none.
+        thumbnails: (H, W, 3) uint8 images by sampled frame, drawn above the bars and joined to their frames.
+
+    Returns:
+        The axes; x are sampled frames.
+
+    Raises:
+        ValueError: If there is no row, or rows differ in length.
+    """
+    rows = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
+    lengths = {len(values) for values in rows.values()}
+    if len(lengths) != 1:
+        raise ValueError(f"expected one or more rows of scores (T,) of one length, got lengths {sorted(lengths)}")
+    (length,) = lengths
+    frames = np.arange(length)
+    for number, values in enumerate(rows.values()):
+        base, low, high = -number, values.min(), values.max()
+        heights = 0.8 * (values - low) / (high - low) if high > low else np.full(length, 0.4)
+        least = np.sort(values)[-max(1, round(share * length))]
+        best = (values >= least) & (values > low)
+        for shown, colour in ((~best, GREY), (best, ORANGE)):
+            ax.bar(frames, np.where(shown, heights, 0), width=1, bottom=base, color=colour, linewidth=0)
+    top = 1.0
+    if thumbnails:
+        top = _draw_thumbnails(thumbnails, ax, length)
+    ax.set(xlim=(-0.5, length - 0.5), ylim=(1 - len(rows), top), xlabel="sampled frame")
+    ax.set_yticks([0.4 - number for number in range(len(rows))], list(rows))
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    return ax
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read ``metrics.jsonl`` of a run, one dict a step; a last line that is not finished is left out.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line is not JSON.
+    """
+    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def plot_metrics(
+    metrics: str | os.PathLike[str] | Sequence[Mapping[str, Any]],
+    ax: Axes,
+    *,
+    key: str = "info_nce",
+    label: str | None = None,
+    smoothing: float = 0.9,
+) -> Axes:
+    """Draw a training curve: each step faintly, and its running mean.
+
+    Args:
+        metrics: ``metrics.jsonl`` of a run, or its steps.
+        ax: Where to draw; each call adds a curve in the next colour.
+        key: Which metric, such as ``"info_nce"``, ``"mi_lower_bound"`` or ``"keep_ratio"``.
+        label: Name in the legend; the key if not given.
+        smoothing: Weight of the past in the running mean, in [0, 1); 0 for none.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If no step has the metric, or the smoothing is out of its range.
+    """
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing must be in [0, 1), got {smoothing!r}")
+    steps = read_metrics(metrics) if isinstance(metrics, str | os.PathLike) else metrics
+    found = [(step["step"], step[key]) for step in steps if step.get(key) is not None]
+    if not found:
+        known = sorted({name for step in steps for name in step})
+        raise ValueError(f"no step has the metric {key!r}; there are {', '.join(known) or 'no metrics'}")
+    x, y = np.array(found, dtype=np.float64).T
+    running, total, weight = np.empty_like(y), 0.0, 0.0
+    for i, value in enumerate(y):
+        total, weight = smoothing * total + value, smoothing * weight + 1
+        running[i] = total / weight
+    colour, _, style = _next_style(ax)
+    if smoothing:
+        ax.plot(x, y, color=colour, alpha=0.25, linewidth=0.8, label="_each step")
+    ax.plot(x, running, color=colour, linestyle=style, linewidth=1.6, label=label or key, gid=_CURVE)
+    ax.set(xlabel="step", ylabel=key.replace("_", " "))
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def plot_sweep(
+    x: npt.ArrayLike,
+    figures: npt.ArrayLike,
+    ax: Axes,
+    *,
+    label: str | None = None,
+    spread: npt.ArrayLike | None = None,
+    baseline: float | None = None,
+    baseline_label: str = "not pretrained",
+    log: bool = False,
+) -> Axes:
+    """Draw a figure of merit over an option or a scale (the paper's Figures 3, 5 and 7).
+
+    Args:
+        x: (n,) values of the option, batch sizes or scales of the pretraining data.
+        figures: (n,) what each reached.
+        ax: Where to draw; each call adds a curve with the next colour and marker.
+        label: Name in the legend.
+        spread: (n,) standard deviations, drawn as bars.
+        baseline: What is reached without, drawn as a dotted line.
+        baseline_label: Its name in the legend.
+        log: Draws x on a logarithmic axis.
+
+    Returns:
+        The axes.
+    """
+    colour, marker, style = _next_style(ax)
+    drawn = ax.errorbar(
+        np.asarray(x), np.asarray(figures), spread, color=colour, marker=marker, linestyle=style, capsize=3, label=label
+    )
+    drawn.lines[0].set_gid(_CURVE)
+    if baseline is not None:
+        ax.axhline(baseline, color="black", linestyle=":", linewidth=1, label=baseline_label)
+    if log:
+        ax.set_xscale("log")
+        ax.set_xticks(np.asarray(x), [f"{value:g}" for value in np.asarray(x)])
+        ax.minorticks_off()
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def plot_grid(
+    figures: npt.ArrayLike,
+    ax: Axes,
+    *,
+    x: Sequence[object],
+    y: Sequence[object],
+    limits: tuple[float, float] | None = None,
+) -> Axes:
+    """Draw a figure of merit over two options, each cell with its number (the paper's Figure 4).
+
+    Args:
+        figures: (len(y), len(x)); nan where nothing was run.
+        ax: Where to draw.
+        x: Values of the option along x.
+        y: Values of the option along y.
+        limits: The figures that the lightest and the darkest shade stand for, to compare several grids.
+
+    Returns:
+        The axes; the best cell is framed.
+
+    Raises:
+        ValueError: If the figures do not have that shape, or all are nan.
+    """
+    cells = np.asarray(figures, dtype=np.float64)
+    if cells.shape != (len(y), len(x)) or np.isnan(cells).all():
+        raise ValueError(f"expected figures ({len(y)}, {len(x)}), not all nan, got shape {cells.shape}")
+    low, high = limits or (float(np.nanmin(cells)), float(np.nanmax(cells)))
+    ax.imshow(cells, cmap="cividis_r", vmin=low, vmax=high, aspect="auto", origin="lower")
+    for (row, column), value in np.ndenumerate(cells):
+        if not np.isnan(value):
+            dark = value > (low + high) / 2
+            ax.text(column, row, f"{value:.3f}", ha="center", va="center", color="white" if dark else "black")
+    row, column = np.unravel_index(np.nanargmax(cells), cells.shape)
+    ax.plot(
+        column + 0.48 * np.array([-1, 1, 1, -1, -1]),
+        row + 0.48 * np.array([-1, -1, 1, 1, -1]),
+        color=ORANGE,
+        linewidth=2,
+    )
+    ax.set_xticks(range(len(x)), [str(value) for value in x])
+    ax.set_yticks(range(len(y)), [str(value) for value in y])
+    return ax
+
+
+def plot_distribution(rounds: Mapping[str, npt.ArrayLike], ax: Axes, *, p_value: float | None = None) -> Axes:
+    """Draw how a figure of merit varies over rounds, each round a dot (the paper's Figure 6).
+
+    Args:
+        rounds: (rounds,) figures by name, as :meth:`visp.CrossValidation.per_round` gives them.
+        ax: Where to draw.
+        p_value: Of the difference of the first two, as :func:`visp.compare` gives it; written between them.
+
+    Returns:
+        The axes.
+    """
+    samples = [np.asarray(values, dtype=np.float64) for values in rounds.values()]
+    places = np.arange(len(samples))
+    boxes = ax.boxplot(samples, positions=places, widths=0.5, showfliers=False, patch_artist=True)
+    for box, colour in zip(boxes["boxes"], cycle(COLOURS)):
+        box.set(facecolor=colour, alpha=0.3)
+    for line in boxes["medians"]:
+        line.set(color="black", linewidth=1.5)
+    for place, sample, colour, marker in zip(places, samples, cycle(COLOURS), cycle(_MARKERS)):
+        across = place + np.linspace(-0.12, 0.12, len(sample)) if len(sample) > 1 else [place]
+        ax.plot(across, sample, marker, color=colour, markersize=4)
+    if p_value is not None:
+        top = max(sample.max() for sample in samples[:2])
+        step = 0.06 * (top - min(sample.min() for sample in samples) or abs(top) or 1)
+        ax.plot([0, 0, 1, 1], [top + step, top + 2 * step, top + 2 * step, top + step], color="black", linewidth=1)
+        text = f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
+        ax.text(0.5, top + 2.2 * step, text, ha="center", va="bottom")
+        ax.set_ylim(top=top + 5 * step)
+    ax.set_xticks(places, list(rounds))
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def _next_style(ax: Axes) -> tuple[str, str, str]:
+    """Return the colour, marker and line style of the next curve."""
+    number = sum(line.get_gid() == _CURVE for line in ax.get_lines())
+    return COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)], _LINES[number % len(_LINES)]
+
+
+def _draw_thumbnails(thumbnails: Mapping[int, npt.NDArray[np.uint8]], ax: Axes, length: int) -> float:
+    """Draw the images side by side above the first row, joined to their frames; returns where they end."""
+    slot = length / len(thumbnails)
+    for number, (frame, image) in enumerate(sorted(thumbnails.items())):
+        left = number * slot - 0.5
+        ax.imshow(image, extent=(left + 0.03 * slot, left + 0.97 * slot, 1.3, 2.5), aspect="auto", zorder=2)
+        ax.plot([frame, left + 0.5 * slot], [0.85, 1.28], color="black", linewidth=0.6, clip_on=False)
+    return 2.5

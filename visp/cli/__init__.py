@@ -1,4 +1,4 @@
-"""The command line: ``visp demo | pretrain | finetune | evaluate | crossval``."""
+"""The command line: ``visp demo | pretrain | finetune | evaluate | crossval | features | summarize``."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ import warnings
 from collections.abc import Sequence
 
 from visp._version import __version__
-from visp.cli import demo, evaluation, pretrain
+from visp.cli import demo, evaluation, pretrain, video
 
-_GROUPS = (demo, pretrain, evaluation)
+_GROUPS = (demo, pretrain, evaluation, video)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 2 for bad input, 130 when interrupted."""
+    """Run the command line and return its exit status.
+
+    It is 0, 1 if some videos were left out, 2 for bad input, or 130 when interrupted.
+    """
     options = make_parser().parse_args(arguments)
     warnings.showwarning = _show_warning
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except KeyboardInterrupt:
-        resumable = getattr(options, "resume", None) is not None and options.out is not None
-        hint = f"; go on with --out {options.out} --resume" if resumable else ""
+        how = getattr(options, "goes_on_with", None)
+        hint = "" if how is None or options.out is None else f"; go on with {how.format(options.out)}"
         print(f"visp {options.command}: interrupted{hint}", file=sys.stderr)
         return 130
     except (OSError, ValueError, TypeError, FloatingPointError) as error:
         print(f"visp {options.command}: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def make_parser() -> argparse.ArgumentParser:

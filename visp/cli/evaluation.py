@@ -12,6 +12,7 @@ from visp.cli.options import (
     Commands,
     add_command,
     add_data,
+    add_folder,
     add_summarizer,
     add_training,
     check_device,
@@ -46,8 +47,7 @@ def _add_finetune(commands: Commands) -> None:
     parser.add_argument("--fold", type=natural, default=0, metavar="K", help="fold of the split file, from 0")
     _add_labelled_training(parser)
     _add_protocol(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (runs/finetune-<time> if not given)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    add_folder(parser, "finetune")
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -82,6 +82,7 @@ def _add_crossval(commands: Commands) -> None:
         metavar="DIR",
         help="folder of the run, gone on with where there is one (runs/crossval-<time>)",
     )
+    parser.set_defaults(goes_on_with="the same command and --out {}")
 
 
 def _add_splits(parser: argparse.ArgumentParser) -> None:

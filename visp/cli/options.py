@@ -54,6 +54,15 @@ def add_training(parser: argparse.ArgumentParser, *, epochs: int, batch_size: in
     add("--workers", type=int, default=0, metavar="N", help="processes that read the data")
 
 
+def add_folder(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add the options of a run's folder."""
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help=f"folder of the run (runs/{command}-<time> if not given)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.set_defaults(goes_on_with="--out {} --resume")
+
+
 def natural(text: str) -> int:
     """Parse a whole number of at least 0."""
     number = int(text)
@@ -104,4 +113,8 @@ def check_resume(options: argparse.Namespace) -> None:
 
 def given(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options as they were given, to record beside a run."""
-    return {name: value for name, value in vars(options).items() if name not in ("command", "out", "resume", "run")}
+    return {
+        name: value
+        for name, value in vars(options).items()
+        if name not in ("command", "out", "resume", "run", "goes_on_with")
+    }

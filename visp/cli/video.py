@@ -23,6 +23,7 @@ def add_commands(commands: Commands) -> None:
 
 def _add_features(commands: Commands) -> None:
     parser = add_command(commands, "features", _features, "make an h5 file of features from videos")
+    parser.set_defaults(goes_on_with="the same command")
     add = parser.add_argument
     add("inputs", nargs="+", metavar="VIDEO_OR_FOLDER", help="videos, or folders of them")
     add("-o", "--out", type=Path, required=True, metavar="FILE", help="the h5 file")
@@ -50,9 +51,10 @@ def _add_summarize(commands: Commands) -> None:
     _add_extraction(parser)
     add(
         "--segment-length",
-        type=int,
+        type=natural,
+        default=2000,
         metavar="T",
-        help="score segments of at most that many sampled frames, for hour-long videos",
+        help="score segments of at most that many sampled frames, so that memory stays small; 0 for no limit",
     )
     add("--report", type=Path, metavar="FILE", help="write an HTML page about the summary")
     add("--json", type=Path, metavar="FILE", help="write the shots with their times; - prints them")
@@ -119,7 +121,7 @@ def _summarize(options: argparse.Namespace) -> int:
         seconds=options.seconds,
         fps=options.fps,
         kts_frames=options.kts,
-        segment_length=options.segment_length,
+        segment_length=options.segment_length or None,
         batch_size=options.batch_size,
         report=options.report,
         json_file=None if to_stdout else options.json,

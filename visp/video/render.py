@@ -1,0 +1,257 @@
+"""Cut shots out of a video into a new one, with sound, at the source's size and frame times."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from visp.video.decode import TimedFrame, VideoError, VideoReader, quarter_turns, shown, upright_image
+from visp.video.sound import SoundReader, SoundWriter
+
+if TYPE_CHECKING:
+    import av
+    import av.container
+    from av.video.stream import VideoStream
+
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+
+
+@dataclass(frozen=True)
+class WrittenSummary:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        times: (S, 2) when each shot begins and ends in the source, in seconds after its first frame.
+        duration: Length of the summary in seconds.
+        sound: Whether it has sound.
+        pictures: The frames that were asked for, (H, W, 3) uint8 by frame index.
+    """
+
+    path: Path
+    times: npt.NDArray[np.float64]
+    duration: float
+    sound: bool
+    pictures: dict[int, npt.NDArray[np.uint8]]
+
+
+def write_summary(
+    path: str | os.PathLike[str],
+    shots: npt.ArrayLike,
+    out: str | os.PathLike[str],
+    *,
+    pictures: Collection[int] = (),
+    overwrite: bool = False,
+) -> WrittenSummary:
+    """Write the chosen shots of a video, one after the other, as H.264 and AAC.
+
+    Every frame is shown as long as in the source, also at a variable frame rate, and the sound of a shot begins and
+    ends with its frames; where the source has no sound there, the summary is silent. A picture that is marked as
+    rotated is turned upright, and an odd width or height becomes one less, since H.264 asks for even ones. More than
+    two channels of sound are mixed down to two. The source is decoded up to the last shot's end; the file appears
+    under its name only when it is complete.
+
+    Args:
+        path: The video.
+        shots: (S, 2) first and last frame of each shot, inclusive, ascending, as indices of its decoded frames.
+        out: The summary: .mp4, .m4v, .mov or .mkv.
+        pictures: Indices of frames of these shots to return as images.
+        overwrite: Replaces an existing file.
+
+    Returns:
+        What was written.
+
+    Raises:
+        FileNotFoundError: If there is no such video, or no folder to write to.
+        FileExistsError: If ``out`` exists and ``overwrite`` is false.
+        VideoError: If the video cannot be read or encoded, or ends before the last shot.
+        ValueError: If the shots are not ascending pairs of frames, or ``out`` has another ending.
+    """
+    source, target = Path(path), Path(out)
+    check_output(source, target, overwrite=overwrite)
+    spans = _checked(shots)
+    with (
+        VideoReader(source) as reader,
+        SoundReader(source) as sound,
+        unfinished(target) as name,
+        _output(name, target) as container,
+    ):
+        writer = _Writer(container, reader, sound)
+        kept = writer.write(spans, frozenset(pictures))
+        has_sound = sound.stream is not None
+    return WrittenSummary(target, np.array(writer.times), writer.duration, has_sound, kept)
+
+
+def check_output(source: Path, target: Path, *, overwrite: bool) -> None:
+    """Refuse an output that could not be written, before any work is done.
+
+    Raises:
+        FileNotFoundError: If there is no folder to write to.
+        FileExistsError: If the file exists and ``overwrite`` is false.
+        ValueError: If it has another ending than those that can be written, or is the video itself.
+    """
+    if target.suffix.lower() not in FORMATS:
+        raise ValueError(f"{shown(target)}: expected a name that ends in {', '.join(FORMATS)}")
+    check_target(target, overwrite=overwrite)
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ValueError(f"{shown(target)}: the summary cannot take the place of its own video")
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Refuse a file in a folder that does not exist, or one that exists and is not to be replaced.
+
+    Raises:
+        FileNotFoundError: If there is no folder to write to.
+        FileExistsError: If the file exists and ``overwrite`` is false.
+    """
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{shown(target)}: there is no folder {shown(target.parent)}")
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{shown(target)} exists; pass overwrite=True (--overwrite) to replace it")
+
+
+@contextmanager
+def unfinished(target: Path) -> Iterator[Path]:
+    """Give a temporary name that takes the place of ``target`` when the block ends well, and vanishes if not."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".visp-", suffix=target.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _output(name: Path, target: Path) -> Iterator[av.container.OutputContainer]:
+    import av
+
+    kind = FORMATS[target.suffix.lower()]
+    options = {} if kind == "matroska" else {"movflags": "+faststart"}
+    container = av.open(str(name), "w", format=kind, options=options)
+    try:
+        try:
+            yield container
+        except BaseException:
+            with suppress(av.FFmpegError):  # it has nothing to say that the first error does not
+                container.close()
+            raise
+        container.close()
+    except av.FFmpegError as error:
+        raise VideoError(f"{shown(target)}: cannot be encoded: {error}") from error
+
+
+class _Writer:
+    """Encodes the shots of one video, picture and sound side by side."""
+
+    def __init__(self, container: av.container.OutputContainer, reader: VideoReader, sound: SoundReader) -> None:
+        self.times: list[tuple[float, float]] = []
+        self.duration = 0.0
+        self._container = container
+        self._reader = reader
+        self._frames = reader.frames()
+        first = next(self._frames)
+        self._ahead: TimedFrame | None = first
+        self._origin = first.time
+        ticks = Fraction(reader.stream.time_base or Fraction(1, 90_000))
+        self._time_base = ticks / math.ceil(10_000 * ticks)
+        self._video = self._video_stream(first.frame)
+        self._sound = None if sound.stream is None else SoundWriter(container, sound)
+
+    def write(self, shots: npt.NDArray[np.integer], pictures: frozenset[int]) -> dict[int, npt.NDArray[np.uint8]]:
+        """Encode the shots (S, 2) and return the pictures by frame index."""
+        kept: dict[int, npt.NDArray[np.uint8]] = {}
+        for first, last in shots.tolist():
+            while self._ahead is not None and self._ahead.index < first:
+                self._ahead = next(self._frames, None)
+            begin = end = 0.0 if self._ahead is None else self._ahead.time
+            if self._sound is not None:
+                self._sound.begin(begin)
+            for _ in range(first, last + 1):
+                if self._ahead is None:
+                    raise VideoError(
+                        f"{shown(self._reader.path)}: has {self._reader.n_frames} frames, "
+                        f"but a shot ends at frame {last}"
+                    )
+                current, self._ahead = self._ahead, next(self._frames, None)
+                end = current.time + current.duration if self._ahead is None else self._ahead.time
+                if current.index in pictures:
+                    kept[current.index] = upright_image(current.frame)
+                self._encode(current.frame, self.duration + current.time - begin, self.duration + end - begin)
+                if self._sound is not None:
+                    self._sound.write(until=self.duration + end - begin)
+            self.times.append((begin - self._origin, end - self._origin))
+            self.duration += end - begin
+        self._container.mux(self._video.encode(None))
+        if self._sound is not None:
+            self._sound.finish()
+        return kept
+
+    def _encode(self, source: av.VideoFrame, begin: float, end: float) -> None:
+        frame = _upright(source, (self._video.width, self._video.height))
+        frame.pts = round(begin / self._time_base)
+        frame.duration = max(1, round(end / self._time_base) - frame.pts)
+        frame.time_base = self._time_base
+        self._container.mux(self._video.encode(frame))
+
+    def _video_stream(self, frame: av.VideoFrame) -> VideoStream:
+        """Open an encoder for frames like this one."""
+        from av.codec.context import Flags
+
+        source = self._reader.stream
+        rate = Fraction(self._reader.frame_rate).limit_denominator(1001)
+        stream: VideoStream = self._container.add_stream("libx264", rate=rate)
+        size = (max(2, frame.width // 2 * 2), max(2, frame.height // 2 * 2))
+        sideways = quarter_turns(frame) % 2 == 1
+        stream.width, stream.height = size[::-1] if sideways else size
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = stream.time_base = self._time_base
+        context.flags |= Flags.frame_duration
+        context.options = {"crf": "20", "preset": "veryfast"}
+        context.color_range, context.colorspace = source.color_range, source.colorspace
+        context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
+        aspect = Fraction(source.sample_aspect_ratio or 1)
+        if aspect != 1:
+            context.sample_aspect_ratio = 1 / aspect if sideways else aspect
+        return stream
+
+
+def _upright(source: av.VideoFrame, size: tuple[int, int]) -> av.VideoFrame:
+    """Turn a frame upright, as yuv420p of an even (width, height)."""
+    from av import VideoFrame
+
+    turns = quarter_turns(source)
+    width, height = size[::-1] if turns % 2 else size
+    frame = source.reformat(width=width, height=height, format="yuv420p")
+    if turns:
+        planes = np.split(np.asarray(frame.to_ndarray()).reshape(-1), [width * height, width * height * 5 // 4])
+        halves = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]
+        flat = [np.rot90(plane.reshape(shape), turns).reshape(-1) for plane, shape in zip(planes, halves, strict=True)]
+        frame = VideoFrame.from_ndarray(np.concatenate(flat).reshape(-1, size[0]), format="yuv420p")
+    frame.pict_type = 0  # else the encoder repeats the source's choice of key frames
+    return frame
+
+
+def _checked(shots: npt.ArrayLike) -> npt.NDArray[np.integer]:
+    spans = np.asarray(shots)
+    if spans.ndim != 2 or spans.shape[1] != 2 or len(spans) == 0 or spans.dtype.kind not in "iu":
+        raise ValueError(f"expected shots (S, 2) of whole frame numbers, S >= 1, got {spans.dtype} {spans.shape}")
+    ends = spans.astype(np.int64).reshape(-1)
+    if ends[0] < 0 or (spans[:, 1] < spans[:, 0]).any() or (spans[1:, 0] <= spans[:-1, 1]).any():
+        raise ValueError(f"expected shots (first frame, last frame) that ascend without overlap, got {spans.tolist()}")
+    return spans
