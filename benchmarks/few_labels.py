@@ -2,7 +2,7 @@
 
 python benchmarks/few_labels.py --out runs/few-labels
 
-On the embedded corpus, with a light summarizer, from scratch and from ViSP. Each round pretrains its own weights, on all
+On the embedded corpus, with a light summarizer, from scratch and from ViSP. Each round pretrains its own weights on all
 videos, without labels. A fold that is done is not done again, so the script may be stopped and started at will.
 """
 

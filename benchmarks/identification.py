@@ -2,7 +2,8 @@
 
 python benchmarks/identification.py --data videos.h5 --weights runs/full-rate/weights.pt --seed 0
 
-The untrained network is the one that ``visp pretrain --seed`` starts from.
+The untrained network is the one that ``visp pretrain --seed`` starts from: on standardized features, as it starts
+there, and on the features as they are.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from visp.data import VideoDataset
 from visp.factory import make_summarizer
 from visp.studies.identification import identify
 from visp.training import predict
+from visp.training.standardize import standardization
 
 JUDGES = 3
 
@@ -37,7 +39,14 @@ def main() -> None:
     videos = [dataset[index] for index in range(len(dataset))]
     torch.manual_seed(options.seed)
     summarizer = make_summarizer(options.summarizer, dataset.feature_dim)
-    rows = {"random scores": [torch.rand(len(video)) for video in videos], "untrained": scores(summarizer, videos)}
+    change = standardization(dataset)
+    standardized = [(video - change.mean) / change.scale for video in videos]
+    rows = {
+        "random scores": [torch.rand(len(video)) for video in videos],
+        "distance from the mean frame": [video.norm(dim=1) for video in standardized],
+        "untrained, features as they are": scores(summarizer, videos),
+        "untrained, standardized": scores(summarizer, standardized),
+    }
     summarizer.load_state_dict(torch.load(options.weights, weights_only=True))
     rows["learnt"] = scores(summarizer, videos)
     print(f"{len(videos)} videos, log N = {np.log(len(videos)):.2f}; {JUDGES} encoders\n")

@@ -25,13 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visp.data import InMemoryDataset, VideoDataset
+from visp.data import InMemoryDataset, VideoDataset, VideoRecord
 from visp.data.synthetic import make_corpus
 from visp.factory import ENCODERS, SUMMARIZERS, make_encoder, make_summarizer
 from visp.pretrainer import ViSPPretrainer
 from visp.studies.fixed_scores import FrozenScores
 from visp.studies.identification import identify
 from visp.training import Evaluator, checkpoint, predict, pretrain
+from visp.training.standardize import StandardizedVideos, standardization
 
 EMBEDDED_VIDEOS, EMBEDDED_WIDTH, EMBEDDED_EPOCHS = 20, 256, 60
 REAL_STRIDE, REAL_EPOCHS = 4, 40
@@ -82,17 +83,15 @@ def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
     summarizer = make_summarizer(cell.summarizer, videos.feature_dim, width=width)
     encoder = make_encoder(cell.encoder, videos.feature_dim, width=width)
     frames = [videos[index] for index in range(len(videos))]
-    before = scores(summarizer, frames)
-    choices = {record.name: record.user_summary for record in records if record.user_summary is not None}
-    evaluator = Evaluator(videos, user_scores=choices)
-    tau_before = evaluator(summarizer).tau if records else None
+    standardized = StandardizedVideos(videos, standardization(videos))
+    before = scores(summarizer, standardized)
     role: nn.Module = FrozenScores(summarizer, TARGET) if cell.frozen else summarizer
     pretrainer = ViSPPretrainer(role, encoder, size_target=TARGET, seed=cell.seed)
     folder = out / "runs" / cell.name
     started = time.monotonic()
     pretrain(
         pretrainer,
-        videos,
+        standardized,
         epochs=epochs,
         seed=cell.seed,
         out_dir=folder,
@@ -109,17 +108,24 @@ def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
         **{key: float(np.mean([m[key] for m in last])) for key in ("info_nce", "keep_ratio", "saturated_share")},
     }
     if not cell.frozen:
-        after = scores(summarizer, frames)
+        after = scores(summarizer, standardized)
         result["identified_before"] = judged(frames, before)
         result["identified"] = judged(frames, after)
         if records:
-            result["tau_before"], result["tau"] = tau_before, evaluator(summarizer).tau
+            result["tau_before"], result["tau"] = (zero_shot_tau(found, records) for found in (before, after))
     return result
 
 
-def scores(summarizer: nn.Module, frames: Sequence[Tensor]) -> list[Tensor]:
+def scores(summarizer: nn.Module, videos: StandardizedVideos) -> list[Tensor]:
     """Return the scores of every video."""
-    return [torch.from_numpy(predict(summarizer, video)) for video in frames]
+    return [torch.from_numpy(predict(summarizer, videos[index])) for index in range(len(videos))]
+
+
+def zero_shot_tau(found: Sequence[Tensor], records: Sequence[VideoRecord]) -> float:
+    """Return Kendall's tau with the users' choices, protocol ``csta`` in TVSum's form."""
+    choices = {record.name: record.user_summary for record in records if record.user_summary is not None}
+    evaluator = Evaluator(InMemoryDataset(records), user_scores=choices)
+    return evaluator.of_scores({r.name: score.numpy() for r, score in zip(records, found, strict=True)}).tau
 
 
 def judged(frames: Sequence[Tensor], logits: Sequence[Tensor]) -> float:

@@ -174,7 +174,8 @@ OPTION_SETS = [
     ["--sampler", "concrete", "--gradient-flow", "gating", "--size-target", "0.5", "--binary-weight", "0.1"],
     ["--size-weight", "0.2", "--stride", "2", "--batch-size", "16", "--lr", "0.01", "--seed", "3"],
     ["--encoder", "toy_models:Mean", "--precision", "bf16", "--checkpoint-videos", "--workers", "0", "--device", "cpu"],
-    ["--encoder", "attention", "--precision", "fp16"],
+    ["--encoder", "attention", "--precision", "fp16", "--no-standardize"],
+    ["--schedule", "cosine", "--ema-decay", "0.9", "--bucket-by-length", "--index", "index.json"],
 ]
 
 
@@ -188,7 +189,18 @@ def test_options_run(here: Path, run_visp: Visp, options: list[str]) -> None:
 def test_every_option_is_tried() -> None:
     given = {word for options in OPTION_SETS for word in options if word.startswith("--")}
     known = set(re.findall(r"--[a-z-]+", _help("pretrain")))
-    assert known - given == {"--help", "--data", "--summarizer", "--epochs", "--out", "--resume", "--imagenet"}
+    elsewhere = {
+        "--help",
+        "--data",
+        "--summarizer",
+        "--epochs",
+        "--out",
+        "--resume",
+        "--imagenet",
+        "--standardize",
+        "--tensorboard",
+    }
+    assert known - given == elsewhere
 
 
 def _help(command: str) -> str:

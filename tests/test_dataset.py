@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,6 +22,7 @@ from visp.data import (
     read_record,
     write_h5,
 )
+from visp.data.dataset import OPEN_FILES
 
 D = 4
 LENGTHS = {"video_1": 7, "video_2": 5, "video_10": 9}
@@ -288,3 +290,105 @@ def test_the_real_summe_file_loads() -> None:
     dataset = VideoDataset(Path(folder) / "summe14_dino_vitb16.h5")
     assert (len(dataset), dataset.feature_dim, sum(dataset.lengths)) == (14, 768, 6076)
     assert dataset[0].shape == (676, 768)
+
+
+# --- large corpora ------------------------------------------------------------------------------------------
+
+
+def bare(path: Path, **videos: np.ndarray) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, features in videos.items():
+            file.create_group(name)["features"] = features
+    return path
+
+
+def test_shapes_alone_give_the_same_videos(path: Path) -> None:
+    full, shapes = VideoDataset(path), VideoDataset(path, validate="shapes")
+    assert (shapes.names, shapes.lengths, shapes.feature_dim) == (full.names, full.lengths, full.feature_dim)
+    torch.testing.assert_close([shapes[i] for i in range(3)], [full[i] for i in range(3)])
+
+
+@pytest.mark.parametrize(
+    ("videos", "problem"),
+    [
+        ({"a": np.ones((2, 3, 4), np.float32)}, r"a/features: expected \(T, d\) floats, got float32 \(2, 3, 4\)"),
+        ({"a": np.ones((0, 3), np.float32)}, r"a/features: expected \(T, d\) floats, got float32 \(0, 3\)"),
+        ({"a": np.ones((2, 3), np.int64)}, r"a/features: expected \(T, d\) floats, got int64"),
+        ({"a": np.ones((2, 3), "f4"), "b": np.ones((2, 4), "f4")}, "a/features has d = 3, but b/features has d = 4"),
+        ({}, "no groups"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_told(tmp_path: Path, videos: dict[str, np.ndarray], problem: str) -> None:
+    with pytest.raises(H5SchemaError, match=rf"corpus\.h5: 1 problem\n  {problem}"):
+        VideoDataset(bare(tmp_path / "corpus.h5", **videos), validate="shapes")
+
+
+def test_a_group_without_features_is_told(tmp_path: Path) -> None:
+    with h5py.File(bare(tmp_path / "corpus.h5", a=np.ones((2, 3), "f4")), "a") as file:
+        file.create_group("b")
+        file["not_a_video"] = 3
+    with pytest.raises(H5SchemaError, match=r"1 problem\n  b: no 'features' that can be read$"):
+        VideoDataset(tmp_path / "corpus.h5", validate="shapes")
+
+
+def test_values_that_are_not_finite_are_told_when_read(tmp_path: Path) -> None:
+    features = np.ones((3, D), np.float16)
+    features[1, 2] = np.nan
+    dataset = VideoDataset(
+        bare(tmp_path / "corpus.h5", good=np.ones((2, D), np.float16), bad=features), validate="shapes"
+    )
+    assert len(dataset[dataset.names.index("good")]) == 2
+    with pytest.raises(H5SchemaError, match=r"corpus\.h5: bad/features: values that are not finite"):
+        dataset[dataset.names.index("bad")]
+
+
+def test_an_unknown_validation_is_refused(path: Path) -> None:
+    with pytest.raises(ValueError, match="validate must be 'full' or 'shapes', got 'none'"):
+        VideoDataset(path, validate="none")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> list[Path]:
+    return [bare(tmp_path / f"part_{i}.h5", video=np.full((i + 1, D), i, np.float16)) for i in range(100)]
+
+
+def test_no_more_files_are_open_than_allowed(many: list[Path]) -> None:
+    dataset = VideoDataset(many, validate="shapes")
+    for _ in range(2):
+        assert [int(dataset[i][0, 0]) for i in range(100)] == list(range(100))
+    assert len(dataset._handles[os.getpid()]) == OPEN_FILES < 100
+
+
+@pytest.mark.parametrize("validate", ["full", "shapes"])
+def test_an_index_tells_what_the_files_hold_without_opening_them(
+    many: list[Path], tmp_path: Path, validate: str
+) -> None:
+    options: dict[str, Any] = {"validate": validate, "index": tmp_path / "index.json"}
+    first = VideoDataset(many, **options)
+    for path in many:  # neither size nor time tells that the content is gone
+        state = path.stat()
+        path.write_bytes(bytes(state.st_size))
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    second = VideoDataset(many, **options)
+    assert (second.names, second.lengths, second.feature_dim) == (first.names, first.lengths, first.feature_dim)
+
+
+def test_a_file_that_changed_is_opened_again(many: list[Path], tmp_path: Path) -> None:
+    VideoDataset(many, index=tmp_path / "index.json")
+    bare(many[7], video=np.ones((50, D), np.float16))
+    assert VideoDataset(many, index=tmp_path / "index.json").lengths[7] == 50
+
+
+def test_what_was_found_by_shape_alone_is_validated_for_full(tmp_path: Path) -> None:
+    path = bare(tmp_path / "corpus.h5", video=np.full((2, D), np.inf, np.float32))
+    VideoDataset(path, validate="shapes", index=tmp_path / "index.json")
+    with pytest.raises(H5SchemaError, match="not finite"):
+        VideoDataset(path, index=tmp_path / "index.json")
+
+
+def test_a_file_of_another_kind_is_no_index(path: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious.json"
+    precious.write_text('{"my": "results"}')
+    with pytest.raises(ValueError, match=r"precious\.json is not an index of videos"):
+        VideoDataset(path, index=precious)
+    assert precious.read_text() == '{"my": "results"}'

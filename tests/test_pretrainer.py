@@ -278,6 +278,7 @@ def test_public_signature_is_the_promised_one() -> None:
         "penalty_reduction",
         "checkpoint_videos",
         "seed",
+        "gather",
     ]
 
 

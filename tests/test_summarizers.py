@@ -169,6 +169,25 @@ def test_logits_and_running_statistics_equal_the_published_ones_in_training_mode
     torch.testing.assert_close(dict(model.named_buffers()), statistics, rtol=1e-4, atol=1e-5)
 
 
+@any_model
+def test_gradients_equal_the_published_ones(model: AnyModel) -> None:
+    reference = without_dropout(make_reference(model).double())
+    ours = without_dropout(model().double())
+    assert isinstance(reference, ReferenceCSTA)
+    assert isinstance(ours, CSTA | GoogleNet)
+    ours.load_published(reference.state_dict())
+    frames, weights = features(60).double(), normal(60, dtype=torch.float64)
+    torch.autograd.backward((reference.logits(frames) * weights).sum())
+    torch.autograd.backward((ours(frames) * weights).sum())
+    published = dict(reference.named_parameters())
+
+    for name, parameter in ours.named_parameters():
+        expected = published[name].grad
+        assert expected is not None
+        tolerance = 1e-5 * expected.abs().max().item() + 1e-12  # the published position table is in float32
+        torch.testing.assert_close(parameter.grad, expected, rtol=0, atol=tolerance, msg=name)
+
+
 def test_the_cls_pooling_is_row_0_of_the_published_hidden_state(
     pair: tuple[ReferenceCSTA, CSTA | GoogleNet], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from visp.contrastive import (
     mi_lower_bound,
 )
 from visp.gradient_flow import Gating, GradientFlow, Marginalization, StraightThrough, bernoulli
+from visp.processes import UnionBatch, join, num_processes
 from visp.recompute import recomputed
 from visp.regularizers import Reduction, SizeConstraint, binary_penalty, size_penalty
 from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, Sampler, SigmoidSampler
@@ -67,6 +68,9 @@ class ViSPOutput(NamedTuple):
 class ViSPPretrainer(nn.Module):
     """Pretrains a summarizer on unlabelled videos: one forward pass is the loss of one batch.
 
+    Where ``torch.distributed`` runs several processes, each brings videos of its own and all compute the loss of the
+    union batch; the average of their gradients, as DDP takes it, is that loss's gradient.
+
     Args:
         summarizer: Maps frames (T, ...) to logits (T,); see :func:`visp.adapt_summarizer` for models that do not.
         encoder: Maps frames (T, ...) to one vector (e,), through its ``encode`` method if it has one
@@ -87,7 +91,9 @@ class ViSPPretrainer(nn.Module):
         checkpoint_videos: Keep the activations of one video at a time and recompute them in backward: memory no
             longer grows with the batch, for about a third more time.
         seed: Seed of all noise (selections, draws, donors), at least 0; by default drawn from torch's global
-            generator.
+            generator. Of several processes, the first one's counts.
+        gather: Whether several processes compute the loss of their union batch. With False each compares the videos
+            of its own batch only, for instance to evaluate in one process alone.
 
     Attributes:
         seed: As given or drawn; saved with the state.
@@ -114,6 +120,7 @@ class ViSPPretrainer(nn.Module):
         penalty_reduction: Reduction = "mean",
         checkpoint_videos: bool = False,
         seed: int | None = None,
+        gather: bool = True,
     ) -> None:
         super().__init__()
         if size_weight is not None and size_target is not None:
@@ -146,6 +153,7 @@ class ViSPPretrainer(nn.Module):
         self.loss_reduction = _choose_reduction("loss_reduction", loss_reduction)
         self.penalty_reduction = _choose_reduction("penalty_reduction", penalty_reduction)
         self.checkpoint_videos = checkpoint_videos
+        self.gather = gather
         self.seed = int(torch.randint(2**62, ())) if seed is None else seed
         self.step = 0
         self._embedding_seen: tuple[int, int] | None = None
@@ -154,7 +162,8 @@ class ViSPPretrainer(nn.Module):
         """Compute the loss of one batch; in training mode the size constraint's multiplier steps too.
 
         Args:
-            videos: N >= 2 videos, each (T_i, ...) frames of any length with the same trailing axes.
+            videos: N >= 2 videos, each (T_i, ...) frames of any length with the same trailing axes. Of several
+                processes each brings at least one, and the batch is the union, lower ranks first.
 
         Returns:
             The loss and what explains it.
@@ -162,24 +171,27 @@ class ViSPPretrainer(nn.Module):
         Raises:
             ValueError: If the batch or what a module returns does not fit; the message names which.
         """
-        _check_batch(videos)
+        batch = self._union_batch(videos)
         all_logits, selections = [], []
         summaries, originals, randoms = [], [], []
-        donors = self._donors(videos)
-        for index, frames in enumerate(videos):
+        donors = self._donors(videos, batch)
+        for number, frames in enumerate(videos):
+            index = batch.first + number
             logits = self._logits(frames)  # (T,), Eq. 7
             selection = self.sampler(logits, self._generator(_SAMPLE, index))  # (T,), Eq. 6
             all_logits.append(logits)
             selections.append(selection)
-            summaries.append(self._embed_summary(frames, selection, donors[index], _FLOW, index))
+            summaries.append(self._embed_summary(frames, selection, donors[number], _FLOW, index))
             originals.append(self._embed(frames))
             if self.hard_negatives:
                 share = selection.detach().mean().expand_as(selection)
                 mask = bernoulli(share, self._generator(_RANDOM_MASK, index))
-                randoms.append(self._embed_summary(frames, mask, donors[index], _RANDOM_FLOW, index))
-        self._check_embeddings(videos, originals)
+                randoms.append(self._embed_summary(frames, mask, donors[number], _RANDOM_FLOW, index))
         with torch.autocast(videos[0].device.type, enabled=False):
-            output = self._objective(all_logits, selections, summaries, originals, randoms)
+            parts = (all_logits, selections, summaries, originals, *([randoms] if self.hard_negatives else []))
+            all_logits, selections, summaries, originals, *more = batch.gather(parts)
+            self._check_embeddings(all_logits, originals)
+            output = self._objective(all_logits, selections, summaries, originals, *more)
         if self.training:
             self.step += 1
         return output
@@ -212,13 +224,13 @@ class ViSPPretrainer(nn.Module):
         selections: list[Tensor],
         summaries: list[Tensor],
         originals: list[Tensor],
-        randoms: list[Tensor],
+        randoms: list[Tensor] | None = None,
     ) -> ViSPOutput:
         num_videos = len(selections)
         contrastive = info_nce(
             torch.stack(summaries),
             torch.stack(originals),
-            torch.stack(randoms) if randoms else None,
+            None if randoms is None else torch.stack(randoms),
             similarity=self.similarity,
             reduction=self.loss_reduction,
         )
@@ -277,15 +289,27 @@ class ViSPPretrainer(nn.Module):
     def _run(self, module: nn.Module, function: Callable[..., Tensor], *args: object) -> Tensor:
         return recomputed(module, function, *args) if self.checkpoint_videos else function(*args)
 
-    def _donors(self, videos: Sequence[Tensor]) -> list[Tensor] | list[None]:
+    def _union_batch(self, videos: Sequence[Tensor]) -> UnionBatch:
+        """Check the batch, and find this process's place in the union of all processes' batches."""
+        if self.gather and num_processes() > 1:
+            device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+            batch, (self.seed, self.step) = join(videos, _check_frames, (self.seed, self.step), device)
+        else:
+            _check_frames(videos)
+            batch = UnionBatch(0, [[len(frames) for frames in videos]])
+        _check_size(batch)
+        return batch
+
+    def _donors(self, videos: Sequence[Tensor], batch: UnionBatch) -> list[Tensor] | list[None]:
         if not self.gradient_flow.needs_donors:
             return [None] * len(videos)
-        offsets = torch.randint(1, len(videos), (len(videos),), generator=self._generator(_DONOR, 0)).tolist()
-        return [videos[(index + offset) % len(videos)] for index, offset in enumerate(offsets)]
+        number = batch.num_videos
+        offsets = torch.randint(1, number, (number,), generator=self._generator(_DONOR, 0)).tolist()
+        return batch.fetch(videos, [(index + offset) % number for index, offset in enumerate(offsets)])
 
-    def _check_embeddings(self, videos: Sequence[Tensor], embeddings: Sequence[Tensor]) -> None:
+    def _check_embeddings(self, logits: Sequence[Tensor], embeddings: Sequence[Tensor]) -> None:
         """Refuse an encoder whose output length differs between videos: then it follows the frames."""
-        for frames, embedding in zip(videos, embeddings, strict=True):
+        for frames, embedding in zip(logits, embeddings, strict=True):  # one logit a frame
             if self._embedding_seen is None:
                 self._embedding_seen = (len(frames), len(embedding))
             first_frames, first_size = self._embedding_seen
@@ -333,18 +357,21 @@ def _choose_reduction(option: str, choice: Reduction) -> Reduction:
     return choice
 
 
-def _check_batch(videos: Sequence[Tensor]) -> None:
-    if len(videos) < 2:
+def _check_size(batch: UnionBatch) -> None:
+    if batch.num_videos < 2:
         raise ValueError(
-            f"a batch must hold at least 2 videos, got {len(videos)}: InfoNCE compares videos with each other, "
+            f"a batch must hold at least 2 videos, got {batch.num_videos}: InfoNCE compares videos with each other, "
             "and marginalization takes its donor frames from another video"
         )
-    if len(videos) < 8:
+    if batch.num_videos < 8 and batch.rank == 0:
         warnings.warn(
-            f"a batch of {len(videos)} videos: the bound on mutual information is at most log N, and below 8 "
+            f"a batch of {batch.num_videos} videos: the bound on mutual information is at most log N, and below 8 "
             "videos it is too loose to teach much (Section 4.3 of the ViSP paper)",
-            stacklevel=3,
+            stacklevel=4,
         )
+
+
+def _check_frames(videos: Sequence[Tensor]) -> None:
     for index, frames in enumerate(videos):
         if not isinstance(frames, Tensor) or frames.ndim < 2 or not frames.is_floating_point():
             came = f"{frames.dtype} {tuple(frames.shape)}" if isinstance(frames, Tensor) else type(frames).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,15 +76,17 @@ def default_folder(command: str) -> Path:
     return Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def open_videos(options: argparse.Namespace) -> VideoDataset:
-    """Open the files of ``--data`` and say what is in them."""
+def open_videos(options: argparse.Namespace, *, index: str | None = None, say: bool = True) -> VideoDataset:
+    """Open the files of ``--data`` and say what is in them; with an index only their shapes are checked."""
     from visp.data import VideoDataset
 
-    dataset = VideoDataset(options.data, stride=options.stride)
-    print(
-        f"{len(dataset)} videos, {sum(dataset.lengths)} frames ({min(dataset.lengths)} to {max(dataset.lengths)} "
-        f"a video), features of dimension {dataset.feature_dim}"
-    )
+    validate: Literal["full", "shapes"] = "full" if index is None else "shapes"
+    dataset = VideoDataset(options.data, stride=options.stride, validate=validate, index=index)
+    if say:
+        print(
+            f"{len(dataset)} videos, {sum(dataset.lengths)} frames ({min(dataset.lengths)} to {max(dataset.lengths)} "
+            f"a video), features of dimension {dataset.feature_dim}"
+        )
     return dataset
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visp._version import __version__
@@ -11,17 +10,18 @@ from visp.cli.options import (
     Commands,
     add_command,
     add_data,
+    add_folder,
     add_summarizer,
     add_training,
     check_device,
     check_resume,
     default_folder,
     given,
-    new_summarizer,
     open_videos,
 )
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -31,6 +31,11 @@ def add_commands(commands: Commands) -> None:
         commands, "pretrain", _pretrain, "pretrain a summarizer on h5 files of features, without labels"
     )
     add_data(parser, "h5 files; only `features` is read")
+    parser.add_argument(
+        "--index",
+        metavar="FILE",
+        help="for large corpora: check only the shapes of the features at first, and keep them in this JSON file",
+    )
     add_summarizer(parser)
     add = parser.add_argument
     add(
@@ -62,32 +67,56 @@ def add_commands(commands: Commands) -> None:
     add("--size-target", type=float, metavar="X", help="share of frames to keep (0.3 if nothing is given)")
     add("--size-weight", type=float, metavar="X", help="fixed weight of the size penalty, instead of a target")
     add("--binary-weight", type=float, default=0.0, metavar="X", help="weight of the binary penalty")
+    add(
+        "--standardize",
+        action=argparse.BooleanOptionalAction,
+        help="train on features of mean 0 and spread 1 and take that back into the weights at the end "
+        "(if not given: yes, where the summarizer can)",
+    )
     add_training(parser, epochs=200, batch_size=32, lr=1e-3)
+    add(
+        "--schedule",
+        default="constant",
+        choices=("constant", "cosine"),
+        help="what the learning rate does after the warm-up",
+    )
+    add("--ema-decay", type=float, metavar="X", help="end with an average of the weights over the steps, such as 0.99")
+    add("--bucket-by-length", action="store_true", help="make batches of videos of similar length")
+    add("--tensorboard", action="store_true", help="write event files too")
     add(
         "--checkpoint-videos",
         action="store_true",
         help="keep one video's activations at a time (less memory)",
     )
-    add("--out", type=Path, metavar="DIR", help="folder of the run (runs/pretrain-<time> if not given)")
-    add("--resume", action="store_true", help="go on with the run in --out")
+    add_folder(parser, "pretrain")
 
 
 def _pretrain(options: argparse.Namespace) -> None:
-    import torch
-
-    from visp.factory import make_encoder
-    from visp.pretrainer import SAMPLERS, ViSPPretrainer
-    from visp.training import pretrain
+    from visp.training.distributed import torchrun_processes
 
     check_resume(options)
     check_device(options)
-    out = options.out = options.out or default_folder("pretrain")
-    dataset = open_videos(options)
+    with torchrun_processes(options.device) as device:
+        _pretrain_on(device, options)
+
+
+def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
+    import torch
+
+    from visp.factory import make_encoder, make_summarizer
+    from visp.pretrainer import SAMPLERS, ViSPPretrainer
+    from visp.training import pretrain
+    from visp.training.distributed import by_first, is_first
+    from visp.training.standardize import FoldsInputs
+
+    out = options.out = options.out or by_first(lambda: default_folder("pretrain"), device)
+    dataset = open_videos(options, index=options.index, say=is_first())
     torch.manual_seed(options.seed)
-    summarizer = new_summarizer(options, dataset.feature_dim)
+    summarizer = make_summarizer(options.summarizer, dataset.feature_dim)
     encoder = make_encoder(options.encoder, dataset.feature_dim)
     if options.imagenet is not None:
         _load_imagenet(options.imagenet, summarizer, encoder)
+    standardize = isinstance(summarizer, FoldsInputs) if options.standardize is None else options.standardize
     pretrainer = ViSPPretrainer(
         summarizer,
         encoder,
@@ -99,7 +128,7 @@ def _pretrain(options: argparse.Namespace) -> None:
         binary_weight=options.binary_weight,
         checkpoint_videos=options.checkpoint_videos,
         seed=options.seed,
-    ).to(options.device)
+    ).to(device)
     result = pretrain(
         pretrainer,
         dataset,
@@ -110,9 +139,16 @@ def _pretrain(options: argparse.Namespace) -> None:
         out_dir=out,
         resume=options.resume,
         precision=options.precision,
+        schedule=options.schedule,
+        ema_decay=options.ema_decay,
+        bucket_by_length=options.bucket_by_length,
+        standardize=standardize,
         num_workers=options.workers,
+        tensorboard=options.tensorboard,
         config={"command_line": given(options), "visp_version": __version__},
     )
+    if not is_first():
+        return
     if result.metrics:
         print(
             f"step {result.steps}: InfoNCE {result.metrics['info_nce']:.3f}, bound on mutual information "

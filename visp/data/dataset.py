@@ -5,10 +5,11 @@ from __future__ import annotations
 import operator
 import os
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import h5py
 import numpy as np
@@ -17,7 +18,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from visp.data.h5 import H5SchemaError, H5Summary, listed, open_h5, record_from_group, validate_h5
+from visp.data.index import summaries_of, summarize_shapes
 from visp.data.record import VideoRecord
+
+OPEN_FILES = 64
+"""Most files that a process keeps open; systems allow some hundreds."""
 
 
 @runtime_checkable
@@ -59,6 +64,10 @@ class VideoDataset(Dataset[Tensor]):
         keys: Names of the videos to use, in this order; all of them by default. Names are as in ``names``.
         stride: Takes every ``stride``-th sampled frame.
         dtype: Type of the tensors.
+        validate: ``"full"`` checks every value of every file, which reads it all; ``"shapes"`` only that each video has
+            features (T, d), and refuses values that are not finite when a video is read.
+        index: A JSON file that keeps what was found; files that have not changed since are not opened again. Made if
+            need be.
 
     Attributes:
         names: The group name of each video; ``file-stem/group`` with several files, or the whole path in
@@ -72,7 +81,8 @@ class VideoDataset(Dataset[Tensor]):
         FileNotFoundError: A file does not exist.
         H5SchemaError: Files break the schema, or their feature dimensions disagree.
         KeyError: One of ``keys`` names no video.
-        ValueError: ``stride`` is less than 1, ``paths`` is empty, or a file or a key is given twice.
+        ValueError: ``stride`` is less than 1, ``paths`` is empty, a file or a key is given twice, ``validate`` is
+            unknown, or ``index`` is a file of another kind.
     """
 
     def __init__(
@@ -82,14 +92,20 @@ class VideoDataset(Dataset[Tensor]):
         keys: Sequence[str] | None = None,
         stride: int = 1,
         dtype: torch.dtype = torch.float32,
+        validate: Literal["full", "shapes"] = "full",
+        index: str | os.PathLike[str] | None = None,
     ) -> None:
+        if validate not in ("full", "shapes"):
+            raise ValueError(f"validate must be 'full' or 'shapes', got {validate!r}")
         self.stride = _checked_stride(stride)
         self.dtype = dtype
+        self._check_values = validate == "shapes"
         files = [Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
         if not files:
             raise ValueError("no h5 file was given")
         _refuse_duplicates([str(path) for path in files], "files")
-        summaries = _validated(files)
+        summaries = summaries_of(files, validate_h5 if validate == "full" else summarize_shapes, index)
+        _refuse_other_dims(summaries)
         self.feature_dim = summaries[0].feature_dim
         _warn_of_mixed_provenance(summaries)
 
@@ -117,6 +133,8 @@ class VideoDataset(Dataset[Tensor]):
             raise H5SchemaError(f"{path}: {key}: no 'features'") from error
         except (OSError, RuntimeError) as error:
             raise OSError(f"{path}: {key} cannot be read ({error})") from error
+        if self._check_values and not np.isfinite(rows).all():
+            raise H5SchemaError(f"{path}: {key}/features: values that are not finite")
         return _tensor(rows, self.dtype)
 
     def record(self, index: int) -> VideoRecord:
@@ -161,9 +179,11 @@ class VideoDataset(Dataset[Tensor]):
             self.close()
             self._handles[pid] = {}
         files = self._handles[pid]
-        if path not in files:
-            files[path] = open_h5(path)
-        return files[path]
+        file = files.pop(path, None) or open_h5(path)
+        files[path] = file  # the last used comes last
+        if len(files) > OPEN_FILES:
+            files.pop(next(iter(files))).close()
+        return file
 
 
 class InMemoryDataset(Dataset[Tensor]):
@@ -228,30 +248,22 @@ def collate_videos(batch: Sequence[Tensor]) -> list[Tensor]:
     return list(batch)
 
 
-def _validated(files: Sequence[Path]) -> list[H5Summary]:
-    summaries: list[H5Summary] = []
-    errors: list[str] = []
-    for path in files:
-        try:
-            summaries.append(validate_h5(path))
-        except H5SchemaError as error:  # noqa: PERF203, every file's problems are told
-            errors.append(str(error))
-    if errors:
-        raise H5SchemaError("\n".join(errors))
-    if len({summary.feature_dim for summary in summaries}) > 1:
-        dims = ", ".join(f"{summary.path} has d = {summary.feature_dim}" for summary in summaries)
+def _refuse_other_dims(summaries: Sequence[H5Summary]) -> None:
+    examples = {summary.feature_dim: summary.path for summary in reversed(summaries)}
+    if len(examples) > 1:
+        dims = ", ".join(f"{path} has d = {dim}" for dim, path in reversed(examples.items()))
         raise H5SchemaError(f"feature dimensions disagree: {dims}")
-    return summaries
 
 
 def _warn_of_mixed_provenance(summaries: Sequence[H5Summary]) -> None:
     known = [summary for summary in summaries if summary.provenance]
     differences = []
     for attribute in dict.fromkeys(name for summary in known for name in summary.provenance):
-        values = [summary.provenance.get(attribute) for summary in known]
-        if len(set(values)) > 1:
-            told = ("not given" if value is None else repr(value) for value in values)
-            places = (f"{value} in {summary.path}" for value, summary in zip(told, known, strict=True))
+        examples: dict[str | None, Path] = {}
+        for summary in known:
+            examples.setdefault(summary.provenance.get(attribute), summary.path)
+        if len(examples) > 1:
+            places = (f"{'not given' if value is None else repr(value)} in {path}" for value, path in examples.items())
             differences.append(f"  {attribute}: {', '.join(places)}")
     if differences:
         message = "\n".join(["the files' features were not made in the same way:", *differences])
@@ -270,7 +282,7 @@ def _named_videos(summaries: Sequence[H5Summary]) -> dict[str, tuple[H5Summary, 
 
 
 def _refuse_duplicates(names: Sequence[str], what: str) -> None:
-    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"{what} given twice: {', '.join(twice)}")
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visp.summarizers.layers import ExactLinear
 from visp.summarizers.trunk import GoogLeNetTrunk
 
 Pooling = Literal["attention", "mean", "cls"]
@@ -67,7 +68,7 @@ class CNNSummarizer(nn.Module):
         self.linear1: nn.Module | None = None
         self.linear2: nn.Module | None = None
         if classifier:
-            hidden, score = nn.Linear(width, width), nn.Linear(width, 1)
+            hidden, score = ExactLinear(width, width), ExactLinear(width, 1)
             for linear in (hidden, score):
                 nn.init.xavier_uniform_(linear.weight, gain=math.sqrt(2))
                 nn.init.constant_(linear.bias, 0.1)
@@ -98,11 +99,9 @@ class CNNSummarizer(nn.Module):
             )
         rows, repeats = self._prepare(frames)
         attention_map = self._attention_map(rows)
-        with torch.autocast(frames.device.type, enabled=False):
-            mixed = self._mix(rows, attention_map)  # (T + 1, width)
-            length = len(mixed) - 1
-            hidden = self.linear1(F.adaptive_avg_pool1d(mixed.T, length).T)
-            logits: Tensor = self.linear2(hidden).squeeze(-1)
+        mixed = self._mix(rows, attention_map)  # (T + 1, width)
+        hidden = self.linear1((mixed[:-1] + mixed[1:]) / 2)  # what adaptive pooling of T + 1 rows to T is
+        logits: Tensor = self.linear2(hidden).squeeze(-1)
         return logits.reshape(-1, repeats).mean(dim=1)
 
     def scores(self, frames: Tensor) -> Tensor:
@@ -129,16 +128,15 @@ class CNNSummarizer(nn.Module):
         """
         rows, _ = self._prepare(frames)
         attention_map = self._attention_map(rows)
-        with torch.autocast(frames.device.type, enabled=False):
-            if self.pooling == "cls":
-                return self._mix(rows, attention_map)[0]
-            values = self._values(rows, attention_map)
-            if self.pooling == "attention":
-                pooled = (values * torch.softmax(attention_map, dim=0)).sum(dim=0)
-            else:
-                attention = torch.softmax(attention_map, dim=0) + torch.softmax(attention_map, dim=1)
-                pooled = (values * attention).mean(dim=0)
-            return F.normalize(pooled - pooled.mean(), dim=0) * math.sqrt(10)
+        if self.pooling == "cls":
+            return self._mix(rows[:0], attention_map)[0]
+        values = self._values(rows, attention_map)
+        if self.pooling == "attention":
+            pooled = (values * torch.softmax(attention_map, dim=0)).sum(dim=0)
+        else:
+            attention = torch.softmax(attention_map, dim=0) + torch.softmax(attention_map, dim=1)
+            pooled = (values * attention).mean(dim=0)
+        return F.normalize(pooled - pooled.mean(), dim=0) * math.sqrt(10)
 
     def _prepare(self, frames: Tensor) -> tuple[Tensor, int]:
         """Check the frames and lengthen a short video: (T, d) to (T * repeats, d)."""
@@ -153,23 +151,39 @@ class CNNSummarizer(nn.Module):
 
     def _attention_map(self, rows: Tensor) -> Tensor:
         """CNN map of CLS and frames plus the keys, normalised, with positions: (T, d) to (T + 1, width)."""
+        cls_keys = self.key_embedding(self.CLS[0].squeeze(1))  # (3, width)
+        keys = self.key_embedding(rows)  # (T, width), the same in all three channels
+        features = self.googlenet.of_gray(keys, cls_keys)
         with torch.autocast(rows.device.type, enabled=False):
-            cls_keys = self.key_embedding(self.CLS[0].squeeze(1))  # (3, width)
-            keys = self.key_embedding(rows)  # (T, width), the same in all three channels
-            image = torch.cat([cls_keys.unsqueeze(1), keys.expand(3, -1, -1)], dim=1)  # (3, T + 1, width)
-        pooled = F.adaptive_avg_pool2d(self.googlenet(image.unsqueeze(0)), (len(rows) + 1, 1))
-        with torch.autocast(rows.device.type, enabled=False):
-            skipped = pooled[0, :, :, 0].T.to(image.dtype) + image[0]
-            attention_map: Tensor = self.layernorm1(skipped[None, None])[0, 0]
+            first_channel = torch.cat([cls_keys[:1], keys]).to(self.CLS.dtype)
+            pooled = stretch(features[0].mean(dim=2).T.to(self.CLS.dtype), len(rows) + 1)
+            attention_map: Tensor = self.layernorm1((pooled + first_channel)[None, None])[0, 0]
             return attention_map + positions(len(attention_map), self.width, attention_map)
 
     def _mix(self, rows: Tensor, attention_map: Tensor) -> Tensor:
-        """Return the final hidden state (T + 1, width); row 0 is the CLS token's."""
-        temporal = self.dropout(torch.softmax(attention_map, dim=0))
-        spatial = self.dropout(torch.softmax(attention_map, dim=1))
-        values = self._values(rows, attention_map)
-        mixed: Tensor = values * temporal + values * spatial
+        """Return the final hidden state from its first row, the CLS token's, to that of the last of the rows given."""
+        attended = attention_map[: len(rows) + 1]
+        temporal = self.dropout(torch.softmax(attention_map, dim=0)[: len(attended)])
+        spatial = self.dropout(torch.softmax(attended, dim=1))
+        mixed: Tensor = self._values(rows, attended) * (temporal + spatial)
         return mixed
+
+    @torch.no_grad()
+    def fold_inputs(self, mean: Tensor, scale: Tensor) -> None:
+        """Change the weights so that frames x give what ``(x - mean) / scale`` gave before.
+
+        Args:
+            mean: (d,) what is taken off every frame.
+            scale: () what it is then divided by.
+        """
+        self.CLS.copy_(mean + scale * self.CLS)
+        for embedding in self._input_layers():
+            embedding.bias.sub_(embedding.weight @ mean / scale)
+            embedding.weight.div_(scale)
+
+    def _input_layers(self) -> list[nn.Linear]:
+        """Return the layers that see the frames."""
+        return [self.key_embedding]
 
     def load_published(self, source: str | Path | Mapping[str, Tensor]) -> None:
         """Load a checkpoint of the published code, in place.
@@ -209,6 +223,15 @@ class CNNSummarizer(nn.Module):
         classifiers = ("fc.", "aux1.", "aux2.")
         state = {name: value for name, value in _read_state(source).items() if not name.startswith(classifiers)}
         _load(self.googlenet, state)
+
+
+def stretch(rows: Tensor, length: int) -> Tensor:
+    """Average (H, C) adaptively to (length, C), as adaptive average pooling does for ``length`` above or below H."""
+    index = torch.arange(length, device=rows.device).unsqueeze(1)
+    start, stop = index * len(rows) // length, -(-(index + 1) * len(rows) // length)
+    row = torch.arange(len(rows), device=rows.device)
+    covered = ((row >= start) & (row < stop)).to(rows.dtype)  # (length, H)
+    return covered @ rows / (stop - start)
 
 
 def positions(length: int, width: int, like: Tensor) -> Tensor:

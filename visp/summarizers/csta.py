@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from visp.summarizers.cnn import CNNSummarizer, Pooling
+from visp.summarizers.layers import ExactLinear
 
 
 class CSTA(CNNSummarizer):
@@ -32,8 +33,10 @@ class CSTA(CNNSummarizer):
         pooling: Pooling = "attention",
     ) -> None:
         super().__init__(feature_dim, width=width, classifier=classifier, pooling=pooling)
-        self.value_embedding = nn.Linear(feature_dim, width)
+        self.value_embedding = ExactLinear(feature_dim, width)
+
+    def _input_layers(self) -> list[nn.Linear]:
+        return [*super()._input_layers(), self.value_embedding]
 
     def _values(self, rows: Tensor, attention_map: Tensor) -> Tensor:
-        values: Tensor = self.value_embedding(torch.cat([self.CLS[0, 0], rows]))
-        return values
+        return torch.cat([self.value_embedding(self.CLS[0, 0]), self.value_embedding(rows)])  # frames need no gradient

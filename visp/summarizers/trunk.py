@@ -6,9 +6,13 @@ like there, the "5x5" branch is a 3x3 convolution.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from visp.summarizers.layers import add_top_rows, can_pool_first, pool_norm_relu
 
 
 class GoogLeNetTrunk(nn.Module):
@@ -52,15 +56,30 @@ class GoogLeNetTrunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to (B, width, H', W'), each side about 32 times shorter."""
-        x = images.contiguous(memory_format=torch.channels_last)
-        x = self.maxpool1(self.conv1(x))
-        x = self.maxpool2(self.conv3(self.conv2(x)))
-        x = self.maxpool3(self.inception3b(self.inception3a(x)))
-        x = self.inception4c(self.inception4b(self.inception4a(x)))
-        x = self.maxpool4(self.inception4e(self.inception4d(x)))
-        x = self.inception5b(self.inception5a(x))
-        assert isinstance(x, Tensor)
-        return x
+        images = images.contiguous(memory_format=torch.channels_last)
+        return self._after_conv1(lambda weight: F.conv2d(images, weight, stride=2, padding=3))
+
+    def of_gray(self, rows: Tensor, top: Tensor) -> Tensor:
+        """Map one image whose channels differ in the top row alone; equal to :meth:`forward` of that image.
+
+        Args:
+            rows: (H - 1, W) values of the rows below the top, the same in all channels; W even.
+            top: (3, W) values of the top row, by channel.
+
+        Returns:
+            (1, width, H', W'), as :meth:`forward`.
+        """
+        return self._after_conv1(lambda weight: _convolve_gray(rows, top, weight))
+
+    def _after_conv1(self, conv1: Callable[[Tensor], Tensor]) -> Tensor:
+        x = self.conv2(self.conv1.pooled(conv1, self.maxpool1))
+        y: Tensor = self.conv3.pooled(lambda weight: F.conv2d(x, weight, padding=1), self.maxpool2)
+        y = self.maxpool3(self.inception3b(self.inception3a(y)))
+        y = self.inception4c(self.inception4b(self.inception4a(y)))
+        y = self.maxpool4(self.inception4e(self.inception4d(y)))
+        y = self.inception5b(self.inception5a(y))
+        assert isinstance(y, Tensor)
+        return y
 
 
 class Inception(nn.Module):
@@ -94,4 +113,38 @@ class ConvNormReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H', W')."""
-        return F.relu(self.bn(self.conv(x)), inplace=True)
+        if self.conv.kernel_size == (1, 1):  # a matrix product: channels_last rows are pixels
+            return self._activate(F.linear(x.permute(0, 2, 3, 1), self.conv.weight.flatten(1)).permute(0, 3, 1, 2))
+        return self._activate(self.conv(x))
+
+    def pooled(self, convolve: Callable[[Tensor], Tensor], pool: nn.Module) -> Tensor:
+        """Convolve, normalise, rectify and pool.
+
+        Args:
+            convolve: Takes the weight and convolves.
+            pool: Maximum over 3x3, stride 2, ceil mode.
+        """
+        if can_pool_first(self.bn, self.conv.weight):
+            signs = torch.where(self.bn.weight < 0, -1, 1).to(self.bn.weight.dtype)
+            return pool_norm_relu(convolve(self.conv.weight * signs[:, None, None, None]), self.bn, signs)
+        pooled: Tensor = pool(self._activate(convolve(self.conv.weight)))
+        return pooled
+
+    def _activate(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(x), inplace=True)
+
+
+def _convolve_gray(rows: Tensor, top: Tensor, weight: Tensor) -> Tensor:
+    """Convolve as ``weight`` (C, 3, 7, 7) does, stride 2 and padding 3, an image of equal channels below its top row.
+
+    Equal channels see the sum of their kernels. The top row is convolved apart, channel by channel: it meets the
+    kernel's row 3 in the first row of the output and row 1 in the second.
+    """
+    num_channels, width = len(weight), rows.shape[1]
+    windows = F.pad(rows, (3, 3, 4, 3)).unfold(0, 7, 2)  # (H', W + 6, 7), with a row of zeros for the top
+    windows = windows.reshape(1, -1, width // 2 + 3, 14)  # two columns by seven rows, for a kernel of stride 1
+    kernel = F.pad(weight.sum(dim=1), (0, 1)).reshape(num_channels, 7, 4, 2)
+    kernel = kernel.permute(0, 3, 1, 2).reshape(num_channels, 14, 1, 4)
+    out = F.conv2d(windows.permute(0, 3, 1, 2), kernel)  # (1, C, H', W / 2)
+    ends = F.conv1d(top, weight[:, :, [3, 1]].permute(2, 0, 1, 3).flatten(0, 1), stride=2, padding=3)
+    return add_top_rows(out, ends.reshape(2, num_channels, -1).transpose(0, 1))

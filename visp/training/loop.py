@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,32 +17,19 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from visp.data import collate_videos
-from visp.training import checkpoint
+from visp.data.sampling import epoch_batches
+from visp.processes import num_processes, rank
+from visp.training import checkpoint, distributed
+from visp.training.folder import digest, prepare_folder, write_json
+from visp.training.interruption import Interruption, leave_signals_alone
+from visp.training.metrics_log import MetricsLog, summary_writer
+from visp.training.settings import Precision, Settings
 
-Precision = Literal["float32", "bf16", "fp16"]
+__all__ = ["Items", "Loop", "Precision", "Settings", "digest", "write_json"]
+
+_Result = TypeVar("_Result")
 
 _AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the weights move; none of it may change when a run is resumed.
-
-    Raises:
-        ValueError: If a setting is out of its range.
-    """
-
-    batch_size: int
-    lr: float
-    weight_decay: float
-    clip_grad_norm: float | None
-    warmup_steps: int
-    seed: int
-    precision: Precision
-
-    def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}")
 
 
 class Items(Protocol):
@@ -65,9 +50,14 @@ class Loop(ABC):
         settings: How the weights move.
         fingerprint: What else must not change when the run is resumed.
         num_workers: Worker processes that read the items.
+        worker_timeout: Seconds to wait for a worker's batch; 0 waits for ever.
+        lengths: Number of frames of each item, for batches of similar length.
+        together: Whether several processes train one module, each on its part of every batch. The loss must then be
+            that of the whole batch. Without, this process trains for itself.
 
     Raises:
-        ValueError: If no parameter requires a gradient.
+        ValueError: If no parameter requires a gradient, there are no lengths to make batches by, or there are more
+            processes than items in a batch.
     """
 
     kind: str
@@ -81,12 +71,20 @@ class Loop(ABC):
         settings: Settings,
         fingerprint: Mapping[str, Any],
         num_workers: int,
+        *,
+        worker_timeout: float = 0.0,
+        lengths: Sequence[int] | None = None,
+        together: bool = False,
     ) -> None:
         self.module = module
         self.items = items
         self.names = list(names)
         self.settings = settings
         self.num_workers = num_workers
+        self.worker_timeout = worker_timeout if num_workers else 0.0
+        if settings.bucket_by_length and lengths is None:
+            raise ValueError("bucket_by_length needs a dataset with the `lengths` of its videos")
+        self.lengths = lengths if settings.bucket_by_length else None
         self.fingerprint: dict[str, Any] = {**fingerprint, **asdict(settings)}
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         if not self.parameters:
@@ -96,6 +94,13 @@ class Loop(ABC):
         self.autocast_dtype = _AUTOCAST[settings.precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.num_batches = math.ceil(len(items) / settings.batch_size)
+        self.rank, self.num_processes = (rank(), num_processes()) if together else (0, 1)
+        if len(items) // self.num_batches < self.num_processes:
+            raise ValueError(
+                f"{self.num_processes} processes need as many videos in every batch, and the smallest has "
+                f"{len(items) // self.num_batches}; raise batch_size or start fewer processes"
+            )
+        self.averages = [parameter.detach().clone() for parameter in self.parameters] if settings.ema_decay else []
         self.step = 0
         self.extra: dict[str, Any] = {}  # what else of a subclass belongs into the checkpoint
 
@@ -128,48 +133,69 @@ class Loop(ABC):
         config: Mapping[str, Any],
         checkpoint_seconds: float,
         progress: bool,
+        tensorboard: bool = False,
     ) -> dict[str, float]:
         """Run, or go on, to the end of the last epoch, and return the metrics of the last step.
 
-        The random state of the caller is left as it was.
+        The random state of the caller is left as it was. Ctrl-C and SIGTERM wait for the end of a step and leave a
+        checkpoint. Of several processes, the first writes.
         """
-        folder = None if folder is None else prepare_folder(folder, resume)
+        if tensorboard:
+            summary_writer()  # refused before anything is written
+        num_steps = epochs * self.num_batches
+        if self.settings.schedule == "cosine":
+            self.fingerprint["epochs"] = epochs  # the end of the run is what the learning rate falls to
         device_indices = [self.device.index or 0] if self.device.type == "cuda" else []
+        log = None
+        if self.num_processes > 1:
+            distributed.share_state(self.module)
         with torch.random.fork_rng(devices=device_indices):
-            torch.manual_seed(self.settings.seed)
             if folder is not None:
+                self._by_first(lambda: prepare_folder(folder, resume))
                 self._restore(folder)
-                write_json(folder / "config.json", {"epochs": epochs, **self.fingerprint, **config})
-            return self._run(epochs, folder, checkpoint_seconds, progress)
+                if self.rank == 0:
+                    processes = {"num_processes": self.num_processes}
+                    write_json(folder / "config.json", {"epochs": epochs, **self.fingerprint, **processes, **config})
+                    log = MetricsLog(folder, self.step, tensorboard=tensorboard)
+            hidden = not progress or self.rank != 0
+            with tqdm(
+                total=num_steps, initial=self.step, unit="step", desc=self.kind, disable=hidden, dynamic_ncols=True
+            ) as bar:
+                return self._run(num_steps, folder, checkpoint_seconds, log, bar)
 
-    def _run(self, epochs: int, folder: Path | None, checkpoint_seconds: float, progress: bool) -> dict[str, float]:
-        total = epochs * self.num_batches
+    def _run(
+        self, num_steps: int, folder: Path | None, checkpoint_seconds: float, log: MetricsLog | None, bar: Any
+    ) -> dict[str, float]:
         metrics: dict[str, float] = {}
         modes = [(module, module.training) for module in self.module.modules()]
         self.module.train()
-        log = None if folder is None else _open_metrics(folder / "metrics.jsonl", self.step)
         saved_at = time.monotonic()
-        bar = tqdm(
-            total=total, initial=self.step, unit="step", desc=self.kind, disable=not progress, dynamic_ncols=True
-        )
+        interruption = Interruption(None if self.num_processes == 1 else self._agree)
         try:
-            for indices, batch in self._batches(total):
-                metrics = self._reviewed(self._train_step(indices, batch))
-                if log is not None:
-                    log.write(json.dumps(metrics) + "\n")
-                    log.flush()
-                bar.set_postfix(self._postfix(metrics), refresh=False)
-                bar.update()
-                if folder is not None and time.monotonic() - saved_at >= checkpoint_seconds:
+            try:
+                with interruption:
+                    for indices, batch in self._batches(num_steps):
+                        with interruption.step():
+                            metrics = self._reviewed(self._train_step(indices, batch, num_steps))
+                            if log is not None:
+                                log.write(metrics)
+                            bar.set_postfix(self._postfix(metrics), refresh=False)
+                            bar.update()
+                        if time.monotonic() - saved_at >= checkpoint_seconds:
+                            self._save(folder)
+                            saved_at = time.monotonic()
                     self._save(folder)
-                    saved_at = time.monotonic()
-            if folder is not None:
-                self._save(folder)
+            except (KeyboardInterrupt, SystemExit):
+                if not interruption.torn:
+                    self._save(folder)
+                raise
+            if self.num_processes > 1:
+                distributed.share_state(self.module)  # running statistics are each process's own
+            self._keep_averages()
             self._finish()
             if folder is not None:
-                checkpoint.save(self._final_weights(), folder / "weights.pt")
+                self._by_first(lambda: checkpoint.save(self._final_weights(), folder / "weights.pt"))
         finally:
-            bar.close()
             if log is not None:
                 log.close()
             self.optimizer.zero_grad()  # a loop of the user's own must not start on our last gradient
@@ -177,14 +203,33 @@ class Loop(ABC):
                 module.training = was_training
         return metrics
 
-    def _train_step(self, indices: Sequence[int], batch: Sequence[Any]) -> dict[str, float]:
+    def _agree(self, number: int) -> int:
+        return distributed.largest(number, self.device)
+
+    def _by_first(self, function: Callable[[], _Result]) -> _Result:
+        return function() if self.num_processes == 1 else distributed.by_first(function, self.device)
+
+    def _keep_averages(self) -> None:
+        with torch.no_grad():
+            for parameter, average in zip(self.parameters, self.averages, strict=bool(self.averages)):
+                parameter.copy_(average)
+
+    def _update_averages(self) -> None:
+        if self.settings.ema_decay is not None:
+            decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))  # the first weights fade sooner
+            for parameter, average in zip(self.parameters, self.averages, strict=True):
+                average.lerp_(parameter.detach(), 1 - decay)
+
+    def _train_step(self, indices: Sequence[int], batch: Sequence[Any], num_steps: int) -> dict[str, float]:
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
             loss, logged = self._loss([_to(item, self.device) for item in batch])
         self._require_finite("loss", loss, indices)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.lr * min(1.0, (self.step + 1) / max(1, self.settings.warmup_steps))
+            group["lr"] = self.settings.rate(self.step, num_steps)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.num_processes > 1:
+            distributed.average_gradients(self.parameters)
         self.scaler.unscale_(self.optimizer)
         largest = math.inf if self.settings.clip_grad_norm is None else self.settings.clip_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, largest)
@@ -193,11 +238,12 @@ class Loop(ABC):
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
+        self._update_averages()
         values = torch.stack([value.detach().to(self.device, torch.float32) for value in logged.values()]).tolist()
         return {
             "step": self.step,
             "epoch": (self.step - 1) // self.num_batches + 1,
-            "num_videos": len(batch),
+            "num_videos": len(indices),
             **dict(zip(logged, values, strict=True)),
         }
 
@@ -209,29 +255,51 @@ class Loop(ABC):
                 f"it. Its videos: {names}. Lower the learning rate, or look at these videos' features"
             )
 
-    def _batches(self, total: int) -> Iterator[tuple[list[int], list[Any]]]:
-        """Yield the batches from the current step on; the order depends on seed and epoch alone."""
-        while self.step < total:
+    def _batches(self, num_steps: int) -> Iterator[tuple[list[int], list[Any]]]:
+        """Yield the batches from the current step on, and of each the items that are this process's part.
+
+        The order depends on seed and epoch alone.
+        """
+        while self.step < num_steps:
             epoch, first = divmod(self.step, self.num_batches)
-            key = np.random.SeedSequence((self.settings.seed, epoch)).generate_state(1, np.uint64)
-            generator = torch.Generator().manual_seed(int(key[0]))
-            order = torch.randperm(len(self.items), generator=generator)
-            batches = [part.tolist() for part in order.tensor_split(self.num_batches)][first:]
+            generator = torch.Generator().manual_seed(_key((self.settings.seed, epoch)))
+            batches = epoch_batches(len(self.items), self.num_batches, generator, lengths=self.lengths)[first:]
+            parts = [np.array_split(batch, self.num_processes)[self.rank].tolist() for batch in batches]
             loader = DataLoader(
                 cast("Dataset[Any]", self.items),
-                batch_sampler=batches,
+                batch_sampler=parts,
                 collate_fn=collate_videos,
                 num_workers=self.num_workers,
+                timeout=self.worker_timeout,
+                worker_init_fn=leave_signals_alone,
                 pin_memory=self.device.type == "cuda",
                 generator=generator,  # its own, so that loading draws nothing from dropout's noise
             )
-            yield from zip(batches, loader, strict=True)
+            arriving = iter(loader)
+            for indices, part in zip(batches, parts, strict=True):
+                # Dropout's noise is keyed by step and process: a resumed run needs no random state of an earlier one.
+                torch.manual_seed(_key((self.settings.seed, self.step, self.rank), purpose=1))
+                yield indices, self._next(arriving, part)
+
+    def _next(self, arriving: Iterator[list[Any]], part: Sequence[int]) -> list[Any]:
+        try:
+            return next(arriving)
+        except RuntimeError as error:
+            if "DataLoader timed out" not in str(error):
+                raise
+            names = ", ".join(self.names[index] for index in part)
+            raise TimeoutError(
+                f"no worker has brought the batch of step {self.step + 1} within {self.worker_timeout:g} seconds; "
+                f"its videos: {names}. Look at their files, or raise worker_timeout"
+            ) from error
 
     @property
     def _format(self) -> str:
         return f"visp-{self.kind}-1"
 
-    def _save(self, folder: Path) -> None:
+    def _save(self, folder: Path | None) -> None:
+        if folder is None or self.rank != 0:
+            return
         state = {
             "format": self._format,
             "step": self.step,
@@ -239,20 +307,18 @@ class Loop(ABC):
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "rng": torch.get_rng_state(),
+            "averages": self.averages,
             "extra": self.extra,
         }
-        if self.device.type == "cuda":
-            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         checkpoint.save(state, folder / "checkpoint.pt")
 
     def _restore(self, folder: Path) -> None:
         """Go on from the folder's checkpoint, or write the first one."""
         path = folder / "checkpoint.pt"
-        if not path.exists():
+        state = self._by_first(lambda: checkpoint.load(path) if path.exists() else None)
+        if state is None:
             self._save(folder)
             return
-        state = checkpoint.load(path, map_location=self.device)
         if state.get("format") != self._format:
             raise checkpoint.CheckpointError(f"{path} is not a checkpoint of a {self.kind} run")
         differences = [
@@ -268,49 +334,15 @@ class Loop(ABC):
         except (RuntimeError, ValueError) as error:
             raise checkpoint.CheckpointError(f"{path} is of another model: {error}") from error
         self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"].cpu())
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+        for average, saved in zip(self.averages, state["averages"], strict=True):
+            average.copy_(saved)
         self.step = state["step"]
         self.extra = state["extra"]
 
 
-def digest(value: object) -> str:
-    """Return a short text that changes with the value, for what is too long to show (names, lengths)."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a value as JSON, under a temporary name that is then renamed."""
-    with checkpoint.replacing(path) as file:
-        file.write((json.dumps(value, indent=2, default=str) + "\n").encode())
-
-
-def prepare_folder(folder: Path, resume: bool) -> Path:
-    """Make the folder of a run, or check that it can be gone on with.
-
-    Raises:
-        FileExistsError: If it is a file, or is not empty and ``resume`` is false.
-        CheckpointError: If ``resume`` is true and it holds files but no checkpoint.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file, expected a folder for the run")
-    if folder.exists() and any(folder.iterdir()) and not resume:
-        raise FileExistsError(f"{folder} is not empty; resume the run in it, or choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for unfinished in folder.glob(".*.pt.*"):  # of a run that was killed while it saved
-        unfinished.unlink()
-    if resume and any(folder.iterdir()) and not (folder / "checkpoint.pt").exists():
-        raise checkpoint.CheckpointError(f"{folder} is not empty and holds no checkpoint.pt to resume from")
-    return folder
-
-
-def _open_metrics(path: Path, step: int) -> Any:
-    """Open the metrics for appending, without the lines of steps after the checkpoint."""
-    lines = path.read_text().splitlines(keepends=True)[:step] if path.exists() else []
-    with checkpoint.replacing(path) as file:
-        file.write("".join(lines).encode())
-    return path.open("a")
+def _key(entropy: tuple[int, ...], *, purpose: int | None = None) -> int:
+    spawn_key = () if purpose is None else (purpose,)
+    return int(np.random.SeedSequence(entropy, spawn_key=spawn_key).generate_state(1, np.uint64)[0])
 
 
 def _to(item: Any, device: torch.device) -> Any:

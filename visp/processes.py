@@ -1,0 +1,187 @@
+"""The batches of several processes as one: its videos, and what was computed of them, gathered with gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def num_processes() -> int:
+    """Return the number of processes of ``torch.distributed``, 1 where it is not initialised."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if num_processes() > 1 else 0
+
+
+def exchange(numbers: Sequence[int], device: torch.device) -> list[list[int]]:
+    """Return the whole numbers of every process, by rank; each may bring another number of them."""
+    own = torch.tensor(numbers, dtype=torch.int64, device=device)
+    sizes = torch.cat(_all_gather(torch.tensor([len(own)], device=device))).tolist()
+    padded = own.new_zeros(max(sizes))
+    padded[: len(own)] = own
+    return [values[:size].tolist() for values, size in zip(_all_gather(padded), sizes, strict=True)]
+
+
+@dataclass(frozen=True)
+class UnionBatch:
+    """The videos of all processes as one batch, those of lower ranks first.
+
+    Attributes:
+        rank: Number of this process.
+        lengths: Number of frames T of each video, by process.
+    """
+
+    rank: int
+    lengths: Sequence[Sequence[int]]
+
+    @property
+    def first(self) -> int:
+        """Index of this process's first video."""
+        return sum(map(len, self.lengths[: self.rank]))
+
+    @property
+    def num_videos(self) -> int:
+        """N, the number of videos of all processes."""
+        return sum(map(len, self.lengths))
+
+    def gather(self, parts: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """Gather one vector a video, for each of several parts.
+
+        Every process must then compute the same loss. The gradient is that of the loss times the number of processes:
+        their average, as DDP takes it, is the gradient of the loss.
+
+        Args:
+            parts: Each one vector a video of this process, of any length.
+
+        Returns:
+            The parts with one vector a video of the union batch.
+        """
+        if len(self.lengths) == 1:
+            return [list(part) for part in parts]
+        own = [vector for part in parts for vector in part]
+        sizes = exchange([len(vector) for vector in own], own[0].device)
+        flat: Tensor = _Gather.apply(torch.cat(own), [sum(theirs) for theirs in sizes], self.rank)  # type: ignore[no-untyped-call]
+        gathered: list[list[Tensor]] = [[] for _ in parts]
+        vectors = iter(torch.split(flat, [size for theirs in sizes for size in theirs]))
+        for lengths in self.lengths:
+            for part, union in zip(parts, gathered, strict=True):
+                union += [next(vectors).to(part[0].dtype) for _ in lengths]
+        return gathered
+
+    def fetch(self, videos: Sequence[Tensor], indices: Sequence[int]) -> list[Tensor]:
+        """Fetch a video of the union batch for each video of this process; only those needed are sent.
+
+        Args:
+            videos: (T_i, ...) frames of this process's videos.
+            indices: For each video of the union batch, the index of the video to fetch for it; every process gives
+                the same.
+
+        Returns:
+            (T_j, ...) frames, one tensor for each of ``videos``.
+
+        Raises:
+            ValueError: If frames that require a gradient would have to be sent.
+        """
+        starts = accumulate(map(len, self.lengths), initial=0)
+        spans = [range(start, stop) for start, stop in pairwise(starts)]  # by process
+        own = spans[self.rank]
+        found = dict(zip(own, videos, strict=True))
+        if len(spans) > 1:
+            if any(frames.requires_grad for frames in videos):
+                raise ValueError("frames that are sent to other processes as donors carry no gradient; detach them")
+            needed = [sorted({indices[video] for video in span}) for span in spans]  # by process
+            sent = [
+                [j for j in needs if j in own and span is not own] for needs, span in zip(needed, spans, strict=True)
+            ]
+            came = [[j for j in needed[self.rank] if j in span and span is not own] for span in spans]
+            found |= self._swap(videos, sent, came)
+        return [found[indices[video]] for video in own]
+
+    def _swap(
+        self, videos: Sequence[Tensor], sent: Sequence[Sequence[int]], came: Sequence[Sequence[int]]
+    ) -> dict[int, Tensor]:
+        """Send videos to each process and return those that came from each, by their index in the union batch."""
+        example = videos[0]
+        length_of = [length for lengths in self.lengths for length in lengths]
+        frame_bytes = math.prod(example.shape[1:]) * example.element_size()
+        sizes_out, sizes_in = (
+            [sum(length_of[j] for j in indices) * frame_bytes for indices in to_each] for to_each in (sent, came)
+        )
+        bytes_out = [videos[j - self.first].flatten().view(torch.uint8) for indices in sent for j in indices]
+        empty = example.new_empty(0, dtype=torch.uint8)
+        bytes_in = empty.new_empty(sum(sizes_in))
+        dist.all_to_all_single(bytes_in, torch.cat([empty, *bytes_out]), sizes_in, sizes_out)
+        order = [j for indices in came for j in indices]
+        parts = torch.split(bytes_in, [length_of[j] * frame_bytes for j in order])
+        return {
+            j: part.view(example.dtype).reshape(length_of[j], *example.shape[1:])
+            for j, part in zip(order, parts, strict=True)
+        }
+
+
+def join(
+    videos: Sequence[Tensor], check: Callable[[Sequence[Tensor]], None], numbers: Sequence[int], device: torch.device
+) -> tuple[UnionBatch, list[int]]:
+    """Join this process's batch with those of the others, who join theirs at the same time.
+
+    Args:
+        videos: (T_i, ...) frames, at least one video.
+        check: Raises ValueError if the videos do not fit; the other processes then raise one too.
+        numbers: What all must agree on.
+        device: Where the backend of ``torch.distributed`` takes its tensors.
+
+    Returns:
+        The union batch, and the ``numbers`` of the first process.
+
+    Raises:
+        ValueError: If a process brings no video, or one that does not fit.
+    """
+    try:
+        check(videos)
+    except ValueError:
+        exchange([], device)
+        raise
+    frame_bytes = videos[0].element_size() * math.prod(videos[0].shape[1:]) if len(videos) else 0
+    headers = exchange([frame_bytes, *numbers, *(len(frames) for frames in videos)], device)
+    first_length = 1 + len(numbers)
+    for process, header in enumerate(headers):
+        if len(header) <= first_length:
+            raise ValueError(f"process {process} brought no video, or refused its batch; see its own message")
+        if header[0] != headers[0][0]:
+            raise ValueError(
+                f"a frame takes {headers[0][0]} bytes in process 0 and {header[0]} in process {process}: expected "
+                "frames of one shape and type from all"
+            )
+    return UnionBatch(rank(), [header[first_length:] for header in headers]), headers[0][1:first_length]
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenates the vectors of all processes; see :meth:`UnionBatch.gather` for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, sizes: list[int], rank: int) -> Tensor:
+        ctx.start, ctx.size, ctx.num_processes = sum(sizes[:rank]), sizes[rank], len(sizes)
+        padded = own.new_zeros(max(sizes))
+        padded[: len(own)] = own
+        return torch.cat([vector[:size] for vector, size in zip(_all_gather(padded), sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        return gradient[ctx.start : ctx.start + ctx.size] * ctx.num_processes, None, None
+
+
+def _all_gather(tensor: Tensor) -> list[Tensor]:
+    gathered = [torch.empty_like(tensor) for _ in range(num_processes())]
+    dist.all_gather(gathered, tensor)
+    return gathered

@@ -1,0 +1,60 @@
+"""The metrics of a run, one JSON object a step, and on request for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from visp.training import checkpoint
+
+
+class MetricsLog:
+    """Appends to ``metrics.jsonl`` of a run's folder, and to the event files in ``tensorboard/`` if asked to.
+
+    Args:
+        folder: Folder of the run.
+        step: Steps done; what an earlier run logged of later ones is dropped.
+        tensorboard: Whether to write event files too.
+    """
+
+    def __init__(self, folder: Path, step: int, *, tensorboard: bool = False) -> None:
+        path = folder / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True)[:step] if path.exists() else []
+        with checkpoint.replacing(path) as file:
+            file.write("".join(lines).encode())
+        self._file = path.open("a")
+        self._writer: Any = None
+        if tensorboard:
+            self._writer = summary_writer()(folder / "tensorboard", purge_step=step + 1)
+
+    def write(self, metrics: Mapping[str, float]) -> None:
+        """Add the metrics of one step; ``step`` is one of them."""
+        self._file.write(json.dumps(metrics) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in metrics.items():
+                if name != "step":
+                    self._writer.add_scalar(name, value, int(metrics["step"]))
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def summary_writer() -> Any:
+    """Return torch's writer of TensorBoard's event files.
+
+    Raises:
+        ImportError: If TensorBoard is not installed; the message says how to get it.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            'logging for TensorBoard needs the package tensorboard: pip install "visp[tensorboard]"'
+        ) from error
+    return SummaryWriter
