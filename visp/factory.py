@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -63,17 +65,31 @@ def make_encoder(name: str, feature_dim: int, *, width: int = 1024) -> nn.Module
     return _from_factory("encoder", name, feature_dim, ENCODERS)
 
 
-def _from_factory(role: str, name: str, feature_dim: int, known: tuple[str, ...]) -> nn.Module:
+def find_factory(role: str, name: str, known: Sequence[str]) -> Callable[..., Any]:
+    """Find a factory of a user's own.
+
+    Args:
+        role: What it makes, for messages.
+        name: ``"package.module:factory"``; the current folder is searched too.
+        known: The names that need no factory, for messages.
+
+    Raises:
+        ValueError: If the name is of another form or the factory cannot be found.
+    """
     module_name, _, attribute = name.partition(":")
     if not attribute:
         raise ValueError(f"unknown {role} {name!r}: expected {', '.join(known)} or package.module:factory")
     if "" not in sys.path:
         sys.path.insert(0, "")  # modules in the current folder, as `python -m` finds them
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
+        factory: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"the {role} {name!r} cannot be found: {error}") from error
-    module = factory(feature_dim=feature_dim)
+    return factory
+
+
+def _from_factory(role: str, name: str, feature_dim: int, known: Sequence[str]) -> nn.Module:
+    module = find_factory(role, name, known)(feature_dim=feature_dim)
     if not isinstance(module, nn.Module):
         raise TypeError(f"{name} returned a {type(module).__name__}, expected a torch.nn.Module")
     return module

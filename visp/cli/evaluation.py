@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from visp._version import __version__
 from visp.cli.options import (
@@ -141,18 +141,9 @@ def _finetune(options: argparse.Namespace) -> None:
         dataset,
         split,
         evaluator=_evaluator(options, dataset),
-        select=options.select,
-        metric=options.metric,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        lr=options.lr,
-        weight_decay=options.weight_decay,
-        segment_length=options.segment_length,
-        seed=options.seed,
+        **_training(options),
         out_dir=out,
         resume=options.resume,
-        precision=options.precision,
-        num_workers=options.workers,
         config={"command_line": given(options), "visp_version": __version__},
     )
     if result.test is not None:
@@ -211,17 +202,8 @@ def _crossval(options: argparse.Namespace) -> None:
         evaluator=_evaluator(options, dataset),
         rounds=options.rounds,
         pretrained=options.pretrained,
-        select=options.select,
-        metric=options.metric,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        lr=options.lr,
-        weight_decay=options.weight_decay,
-        segment_length=options.segment_length,
-        seed=options.seed,
+        **_training(options),
         out_dir=options.out,
-        precision=options.precision,
-        num_workers=options.workers,
     )
     rows = {} if other is None else {str(options.compare_with): other}
     print(results_table({**rows, str(options.out): result}))
@@ -231,6 +213,12 @@ def _crossval(options: argparse.Namespace) -> None:
         for figure in FIGURES:
             print(f"{figure}: {compare(other, result, figure)}")
     print(f"video by video: {options.out / 'results.json'}")
+
+
+def _training(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of a fine-tuning run as its arguments."""
+    names = ("select", "metric", "epochs", "batch_size", "lr", "weight_decay", "segment_length", "seed", "precision")
+    return {**{name: getattr(options, name) for name in names}, "num_workers": options.workers}
 
 
 def _fold(options: argparse.Namespace, dataset: VideoDataset) -> Split:

@@ -159,7 +159,13 @@ class Loop(ABC):
                     log = MetricsLog(folder, self.step, tensorboard=tensorboard)
             hidden = not progress or self.rank != 0
             with tqdm(
-                total=num_steps, initial=self.step, unit="step", desc=self.kind, disable=hidden, dynamic_ncols=True
+                total=num_steps,
+                initial=self.step,
+                unit="step",
+                desc=self.kind,
+                disable=hidden,
+                dynamic_ncols=True,
+                leave=None,  # unless it runs below the bar of a cross-validation
             ) as bar:
                 return self._run(num_steps, folder, checkpoint_seconds, log, bar)
 

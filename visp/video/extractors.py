@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
-import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visp.factory import find_factory
 from visp.summarizers.cnn import IMAGENET_URL
 from visp.summarizers.trunk import GoogLeNetTrunk
 from visp.training import checkpoint
@@ -199,16 +198,7 @@ def state_hash(model: nn.Module) -> str:
 
 
 def _from_factory(name: str, weights: str | os.PathLike[str] | None) -> Extractor:
-    module_name, _, attribute = name.partition(":")
-    if not attribute:
-        raise ValueError(f"unknown extractor {name!r}: expected googlenet or package.module:factory")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # modules in the current folder, as `python -m` finds them
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"the extractor {name!r} cannot be found: {error}") from error
-    made = factory()
+    made = find_factory("extractor", name, ("googlenet",))()
     model = made.model if isinstance(made, Extractor) else made
     if not isinstance(model, nn.Module):
         raise TypeError(f"{name} returned a {type(made).__name__}, expected a torch.nn.Module or visp.video.Extractor")
