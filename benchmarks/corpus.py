@@ -1,6 +1,6 @@
 """A corpus as large as ActivityNet, with small features: how fast it opens, and whether it feeds a step in time.
 
-python benchmarks/corpus.py --folder /tmp/corpus            28,000 videos in 280 files, about 100 MB
+python benchmarks/corpus.py --folder runs/corpus            28,000 videos in 280 files, about 100 MB
 """
 
 from __future__ import annotations

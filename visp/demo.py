@@ -17,7 +17,7 @@ from visp.eval import Evaluation
 from visp.pretrainer import ViSPPretrainer
 from visp.summarizers import CSTA
 from visp.training import Evaluator, checkpoint, finetune, predict, pretrain
-from visp.training.loop import write_json
+from visp.training.folder import write_json
 
 WIDTH = 256
 EPOCHS = 50

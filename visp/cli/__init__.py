@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = "" if how is None or options.out is None else f"; go on with {how.format(options.out)}"
         print(f"visp {options.command}: interrupted{hint}", file=sys.stderr)
         return 130
-    except (OSError, ValueError, TypeError, FloatingPointError) as error:
+    except (OSError, ValueError, TypeError, FloatingPointError, ImportError) as error:
         print(f"visp {options.command}: {error}", file=sys.stderr)
         return 2
 

@@ -158,7 +158,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     import numpy as np
 
     from visp.training import checkpoint
-    from visp.training.loop import write_json
+    from visp.training.folder import write_json
 
     check_device(options)
     dataset = open_videos(options)

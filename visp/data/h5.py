@@ -70,7 +70,7 @@ def read_record(path: str | os.PathLike[str], key: str) -> VideoRecord:
     """
     with open_h5(path) as file:
         if key not in file:
-            raise KeyError(f"{path}: no {key!r}; {listed(sorted(file, key=_natural))}")
+            raise KeyError(f"{path}: no {key!r}; {listed(sorted(file, key=natural_order))}")
         try:
             return record_from_group(file[key])
         except (OSError, RuntimeError) as error:
@@ -140,8 +140,8 @@ def validate_h5(path: str | os.PathLike[str]) -> H5Summary:
     n_frames: dict[str, int] = {}
     with open_h5(path) as file:
         try:
-            keys = tuple(sorted((k for k in file if file.get(k, getclass=True) is h5py.Group), key=_natural))
-            provenance = _read_attributes(file)
+            keys = tuple(sorted((k for k in file if file.get(k, getclass=True) is h5py.Group), key=natural_order))
+            provenance = read_attributes(file)
         except (OSError, RuntimeError) as error:
             raise _unreadable(path, error) from error
         if not keys:
@@ -205,7 +205,7 @@ def record_from_group(group: h5py.Group) -> VideoRecord:
                 values[key] = read_value(group[key], key)
             except H5SchemaError as error:
                 raise H5SchemaError(f"{group.file.filename}: {name}/{key}: {error}") from None
-    return VideoRecord(name=name, provenance=_read_attributes(group), **values)
+    return VideoRecord(name=name, provenance=read_attributes(group), **values)
 
 
 def listed(names: Iterable[str], limit: int = 5) -> str:
@@ -215,7 +215,8 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
     return "there is " + (", ".join(names[:limit]) + more if names else "nothing")
 
 
-def _read_attributes(item: h5py.Group) -> dict[str, str]:
+def read_attributes(item: h5py.Group) -> dict[str, str]:
+    """Reads the attributes of a file or group as text."""
     return {name: decoded(value) for name, value in item.attrs.items()}
 
 
@@ -241,5 +242,6 @@ def _unreadable(path: str | os.PathLike[str], error: Exception) -> H5SchemaError
     return H5SchemaError(f"{path}: not a readable HDF5 file (truncated?): {error}")
 
 
-def _natural(key: str) -> list[str | int]:
+def natural_order(key: str) -> list[str | int]:
+    """Returns a sorting key that puts video_2 before video_10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key)]

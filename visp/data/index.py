@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 
-from visp.data.h5 import H5SchemaError, H5Summary, _natural, _read_attributes, open_h5
+from visp.data.h5 import H5SchemaError, H5Summary, natural_order, open_h5, read_attributes
 
 _FORMAT = "visp-index-1"
 
@@ -29,7 +29,7 @@ def summarize_shapes(path: str | os.PathLike[str]) -> H5Summary:
     lengths: dict[str, int] = {}
     dims: dict[int, str] = {}
     with open_h5(path) as file:
-        provenance = _read_attributes(file)
+        provenance = read_attributes(file)
         for key in file:
             try:
                 features = h5py.h5d.open(file.id, f"{key}/features".encode())  # twice as fast as file[key]
@@ -49,7 +49,7 @@ def summarize_shapes(path: str | os.PathLike[str]) -> H5Summary:
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise H5SchemaError("\n  ".join([f"{path}: {count}", *problems]))
-    keys = tuple(sorted(lengths, key=_natural))
+    keys = tuple(sorted(lengths, key=natural_order))
     return H5Summary(path, keys, lengths, {}, next(iter(dims)), provenance)
 
 

@@ -26,7 +26,7 @@ from visp.studies.significance import Figure
 from visp.training import checkpoint
 from visp.training.evaluate import Evaluator
 from visp.training.finetune import Select, finetune
-from visp.training.loop import digest, write_json
+from visp.training.folder import digest, write_json
 
 FIGURES: tuple[Figure, ...] = ("tau", "rho", "f_score")
 

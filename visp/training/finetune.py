@@ -19,8 +19,10 @@ from visp.data.splits import Split
 from visp.eval import Evaluation
 from visp.training import checkpoint
 from visp.training.evaluate import Evaluator
-from visp.training.loop import Loop, Precision, Settings, digest, write_json
+from visp.training.folder import digest, write_json
+from visp.training.loop import Loop
 from visp.training.predict import segment_bounds
+from visp.training.settings import Precision, Settings
 
 Select = Literal["last", "validation", "test"]
 Metric = Literal["tau_and_rho", "tau", "rho", "f_score"]

@@ -20,12 +20,10 @@ from visp.data import collate_videos
 from visp.data.sampling import epoch_batches
 from visp.processes import num_processes, rank
 from visp.training import checkpoint, distributed
-from visp.training.folder import digest, prepare_folder, write_json
+from visp.training.folder import prepare_folder, write_json
 from visp.training.interruption import Interruption, leave_signals_alone
 from visp.training.metrics_log import MetricsLog, summary_writer
-from visp.training.settings import Precision, Settings
-
-__all__ = ["Items", "Loop", "Precision", "Settings", "digest", "write_json"]
+from visp.training.settings import Settings
 
 _Result = TypeVar("_Result")
 
