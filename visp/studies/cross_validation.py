@@ -7,7 +7,6 @@ the ViSP paper: of five); here it stands beside mean and spread, under its own n
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -311,9 +310,4 @@ def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
 def _fingerprint(weights: Weights | None) -> str | None:
     if weights is None:
         return None
-    state = weights if isinstance(weights, Mapping) else checkpoint.load(weights)
-    sums = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        sums.update(name.encode())
-        sums.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return sums.hexdigest()
+    return checkpoint.state_hash(weights if isinstance(weights, Mapping) else checkpoint.load(weights))

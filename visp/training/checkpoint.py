@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -108,6 +109,16 @@ def load_weights(summarizer: nn.Module, weights: str | os.PathLike[str] | Mappin
         own_module(summarizer).load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{source} does not fit the summarizer: {error}") from error
+
+
+def state_hash(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a state dict: its tensors' names, shapes, types and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _umask() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from visp.data import VideoRecord, read_record, write_h5
+from visp.data.h5 import natural_order
 from visp.video.decode import VideoError, require_av, shown
 from visp.video.extract import Batch, Ending, VideoFeatures, collected, find_shots, read_batches
 from visp.video.extractors import Extractor, Preprocess
@@ -168,7 +168,7 @@ def _sources(inputs: Sequence[str | os.PathLike[str]], parts: Path, provenance: 
             raise ValueError(f"two videos are named {twice[0]!r}; give their common folder")
         found |= named
     sources = []
-    for number, name in enumerate(sorted(found, key=_natural), start=1):
+    for number, name in enumerate(sorted(found, key=natural_order), start=1):
         stat = found[name].stat()
         identity = [os.fsencode(name).hex(), stat.st_size, stat.st_mtime_ns, provenance]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -286,7 +286,3 @@ def _gathered(own: Any, processes: int) -> list[Any]:
     shares: list[Any] = [None] * processes
     dist.all_gather_object(shares, own)
     return shares
-
-
-def _natural(name: str) -> list[str | int]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from functools import cached_property
@@ -85,7 +84,7 @@ class Extractor:
         self.provenance = {
             "extractor": name or type(model).__name__,
             "extractor_weights": weights,
-            "extractor_sha256": state_hash(model),
+            "extractor_sha256": checkpoint.state_hash(model.state_dict()),
             "preprocessing": preprocessing or (PREPROCESSING if preprocess is None else "the caller's"),
             "normalisation": normalisation,
         }
@@ -187,16 +186,6 @@ def normalised(images: Tensor) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def state_hash(model: nn.Module) -> str:
-    """Return the SHA-256 of a model's state: its tensors' names, shapes, types and values."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _from_factory(name: str, weights: str | os.PathLike[str] | None) -> Extractor:
     made = find_factory("extractor", name, ("googlenet",))()
     model = made.model if isinstance(made, Extractor) else made
@@ -206,7 +195,11 @@ def _from_factory(name: str, weights: str | os.PathLike[str] | None) -> Extracto
         _load_strictly(model, checkpoint.load(weights), weights)
     source = "as the factory made them" if weights is None else _weights_name(weights)
     if isinstance(made, Extractor):
-        made.provenance |= {"extractor": name, "extractor_weights": source, "extractor_sha256": state_hash(model)}
+        made.provenance |= {
+            "extractor": name,
+            "extractor_weights": source,
+            "extractor_sha256": checkpoint.state_hash(model.state_dict()),
+        }
         return made
     return Extractor(model, name=name, weights=source)
 

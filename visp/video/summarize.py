@@ -21,7 +21,7 @@ from visp.eval.summary import shot_scores, upsample_scores
 from visp.training import checkpoint, predict
 from visp.video.corpus import KTSFrames, check_kts_frames
 from visp.video.extract import VideoFeatures, extract_features, find_shots, unit_norm
-from visp.video.extractors import Extractor, state_hash
+from visp.video.extractors import Extractor
 from visp.video.render import check_output, check_target, write_summary
 from visp.video.report import html_report
 from visp.video.result import VideoSummary
@@ -132,7 +132,11 @@ def summarize_video(
         notes=notes,
         settings={
             **(settings or {}),
-            **({"summarizer_sha256": state_hash(summarizer)} if isinstance(summarizer, nn.Module) else {}),
+            **(
+                {"summarizer_sha256": checkpoint.state_hash(summarizer.state_dict())}
+                if isinstance(summarizer, nn.Module)
+                else {}
+            ),
             **extract.provenance,
             "sampling_rate": f"{fps:g} fps",
             "kts": f"linear kernel, {kts_frames} frames",
