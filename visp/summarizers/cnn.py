@@ -114,14 +114,14 @@ class CNNSummarizer(nn.Module):
         ``pooling="cls"`` is the paper's literal reading: the CLS row of the final hidden state, dropout
         included. Its entries are near 1e-4 and it does not train (docs/training.md). ``"attention"`` sums the
         values under the temporal attention, each dimension with its own weights over time, and ``"mean"``
-        averages the rows of the final hidden state; both without dropout, normalised to a fixed length so that
-        inner products are bounded.
+        averages the rows of the final hidden state; both without dropout, and of the fixed length that
+        :class:`visp.encoders.AttentionPoolEncoder` gives its embeddings, so that inner products are bounded.
 
         Args:
             frames: (T, d) features, T >= 1.
 
         Returns:
-            (width,) embedding; of norm sqrt(10) unless the pooling is ``"cls"``.
+            (width,) embedding; of norm sqrt(5) unless the pooling is ``"cls"``.
 
         Raises:
             ValueError: If the shape is not (T, feature_dim) or T is 0.
@@ -136,7 +136,7 @@ class CNNSummarizer(nn.Module):
         else:
             attention = torch.softmax(attention_map, dim=0) + torch.softmax(attention_map, dim=1)
             pooled = (values * attention).mean(dim=0)
-        return F.normalize(pooled - pooled.mean(), dim=0) * math.sqrt(10)
+        return F.normalize(pooled - pooled.mean(), dim=0) * math.sqrt(5)
 
     def _prepare(self, frames: Tensor) -> tuple[Tensor, int]:
         """Check the frames and lengthen a short video: (T, d) to (T * repeats, d)."""
