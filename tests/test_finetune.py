@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import visp
 from visp.data import InMemoryDataset, Split, VideoRecord
 from visp.data.synthetic import make_corpus
-from visp.training import CheckpointError, checkpoint
+from visp.training import CheckpointError, checkpoint, loop
 
 
 class Scorer(nn.Module):
@@ -344,3 +344,18 @@ def test_a_loss_that_is_not_finite_names_the_video(split: Split, records: list[V
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not fit the summarizer"):
         visp.load_weights(scorer(), {"other": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("behind", [0, 1], ids=["the host waits", "the host is a step behind"])
+def test_an_epoch_is_judged_by_its_own_weights(
+    videos: InMemoryDataset, split: Split, evaluator: visp.Evaluator, monkeypatch: pytest.MonkeyPatch, behind: int
+) -> None:
+    monkeypatch.setitem(loop.STEPS_BEHIND, "cpu", behind)
+    summarizer = scorer()
+    result = run(summarizer, videos, split, evaluator=evaluator, select="validation", metric="tau")
+    taus = []
+    for epochs in (1, 2, 3):
+        other = scorer()
+        run(other, videos, split, epochs=epochs)
+        taus.append(evaluator(other, split.validation).tau)
+    assert evaluator(summarizer, split.validation).tau == taus[result.epoch - 1] == max(taus)

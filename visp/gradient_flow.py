@@ -11,6 +11,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from visp.noise import uniform
+
 
 @runtime_checkable
 class GradientFlow(Protocol):
@@ -99,8 +101,7 @@ class StraightThrough:
 
 def bernoulli(probabilities: Tensor, generator: torch.Generator) -> Tensor:
     """Draw 0 or 1 for each probability, with noise made on the generator's device."""
-    noise = torch.rand(probabilities.shape, generator=generator, device=generator.device, dtype=probabilities.dtype)
-    return (noise.to(probabilities.device) < probabilities).to(probabilities.dtype)
+    return (uniform(probabilities, generator) < probabilities).to(probabilities.dtype)
 
 
 def resample(frames: Tensor, length: int) -> Tensor:

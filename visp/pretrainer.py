@@ -239,7 +239,7 @@ class ViSPPretrainer(nn.Module):
         binary = binary_penalty(selections, self.penalty_reduction)
         if self.size_constraint is None:
             assert self.size_weight is not None
-            size_weight = torch.tensor(self.size_weight)
+            size_weight = torch.full_like(keep_ratio.detach(), self.size_weight)
             size_term = self.size_weight * size
         else:
             size_weight = self.size_constraint.multiplier.clone()

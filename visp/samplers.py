@@ -11,6 +11,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from visp.noise import uniform
+
 
 @runtime_checkable
 class Sampler(Protocol):
@@ -105,6 +107,5 @@ class SigmoidSampler(_TemperatureSampler):
 
 def _open_uniform(like: Tensor, generator: torch.Generator) -> Tensor:
     """Uniform noise in the open interval (0, 1), with the shape, dtype and device of ``like``."""
-    noise = torch.rand(like.shape, generator=generator, device=generator.device, dtype=like.dtype)
     info = torch.finfo(like.dtype)
-    return noise.clamp(info.tiny, 1 - info.eps).to(like.device)
+    return uniform(like, generator).clamp(info.tiny, 1 - info.eps)

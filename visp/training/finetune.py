@@ -248,8 +248,11 @@ class _FinetuneLoop(Loop):
         loss = torch.stack(losses).mean()
         return loss, {"loss": loss}
 
+    def _needs_weights(self) -> bool:
+        return bool(self.judged) and self.step % self.num_batches == 0
+
     def _reviewed(self, metrics: dict[str, float]) -> dict[str, float]:
-        if not self.judged or self.step % self.num_batches:
+        if not self.judged or metrics["step"] % self.num_batches:
             return metrics
         assert self.evaluator is not None
         found = self.evaluator(self.module, self.judged)

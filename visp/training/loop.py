@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from visp.data import collate_videos
 from visp.data.sampling import epoch_batches
 from visp.processes import num_processes, rank
 from visp.training import checkpoint, distributed
+from visp.training.arriving import Arriving
 from visp.training.folder import prepare_folder, write_json
 from visp.training.interruption import Interruption, leave_signals_alone
 from visp.training.metrics_log import MetricsLog, summary_writer
@@ -27,7 +29,11 @@ from visp.training.settings import Settings
 
 _Result = TypeVar("_Result")
 
+_NORM = "gradient's norm"
 _AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+STEPS_BEHIND = {"cuda": 1}
+"""How many steps later the host looks at a step's numbers, by type of device: it need not wait for a GPU then."""
 
 
 class Items(Protocol):
@@ -88,7 +94,13 @@ class Loop(ABC):
         if not self.parameters:
             raise ValueError(f"there is nothing to train: no parameter of the {self.kind} run requires a gradient")
         self.device = self.parameters[0].device
-        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+        self.behind = STEPS_BEHIND.get(self.device.type, 0)
+        self.optimizer = torch.optim.Adam(
+            self.parameters,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=True if self.behind else None,  # it can skip a step without asking the host
+        )
         self.autocast_dtype = _AUTOCAST[settings.precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.num_batches = math.ceil(len(items) / settings.batch_size)
@@ -101,6 +113,8 @@ class Loop(ABC):
         self.averages = [parameter.detach().clone() for parameter in self.parameters] if settings.ema_decay else []
         self.step = 0
         self.extra: dict[str, Any] = {}  # what else of a subclass belongs into the checkpoint
+        self._arriving: deque[Arriving] = deque()
+        self._sound = torch.ones((), device=self.device)  # NaN once a step was not finite, which spoils all after it
 
     @abstractmethod
     def _loss(self, batch: list[Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -117,6 +131,10 @@ class Loop(ABC):
     def _reviewed(self, metrics: dict[str, float]) -> dict[str, float]:
         """Look at a step's metrics before they are written, and return them, maybe with more."""
         return metrics
+
+    def _needs_weights(self) -> bool:
+        """Return whether the review of the step that was just done needs the weights as they are now."""
+        return False
 
     def _finish(self) -> None:
         """Put the weights to keep into the module; the checkpoint holds those of the last step."""
@@ -171,6 +189,21 @@ class Loop(ABC):
         self, num_steps: int, folder: Path | None, checkpoint_seconds: float, log: MetricsLog | None, bar: Any
     ) -> dict[str, float]:
         metrics: dict[str, float] = {}
+
+        def look(behind: int = 0) -> None:
+            """Take in what the steps gave, but for the last few, which a device may still be at."""
+            nonlocal metrics
+            while len(self._arriving) > behind:
+                metrics = self._reviewed(self._read(self._arriving.popleft()))
+                if log is not None:
+                    log.write(metrics)
+                bar.set_postfix(self._postfix(metrics), refresh=False)
+                bar.update()
+
+        def save() -> None:
+            look()
+            self._save(folder)
+
         modes = [(module, module.training) for module in self.module.modules()]
         self.module.train()
         saved_at = time.monotonic()
@@ -180,18 +213,15 @@ class Loop(ABC):
                 with interruption:
                     for indices, batch in self._batches(num_steps):
                         with interruption.step():
-                            metrics = self._reviewed(self._train_step(indices, batch, num_steps))
-                            if log is not None:
-                                log.write(metrics)
-                            bar.set_postfix(self._postfix(metrics), refresh=False)
-                            bar.update()
+                            self._train_step(indices, batch, num_steps)
+                            look(0 if self._needs_weights() else self.behind)
                         if time.monotonic() - saved_at >= checkpoint_seconds:
-                            self._save(folder)
+                            save()
                             saved_at = time.monotonic()
-                    self._save(folder)
+                    save()
             except (KeyboardInterrupt, SystemExit):
                 if not interruption.torn:
-                    self._save(folder)
+                    save()
                 raise
             if self.num_processes > 1:
                 distributed.share_state(self.module)  # running statistics are each process's own
@@ -224,40 +254,47 @@ class Loop(ABC):
             for parameter, average in zip(self.parameters, self.averages, strict=True):
                 average.lerp_(parameter.detach(), 1 - decay)
 
-    def _train_step(self, indices: Sequence[int], batch: Sequence[Any], num_steps: int) -> dict[str, float]:
+    def _train_step(self, indices: Sequence[int], batch: Sequence[Any], num_steps: int) -> None:
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
             loss, logged = self._loss([_to(item, self.device) for item in batch])
-        self._require_finite("loss", loss, indices)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(self.step, num_steps)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss * self._sound).backward()  # type: ignore[no-untyped-call]
         if self.num_processes > 1:
             distributed.average_gradients(self.parameters)
         self.scaler.unscale_(self.optimizer)
         largest = math.inf if self.settings.clip_grad_norm is None else self.settings.clip_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, largest)
-        if not self.scaler.is_enabled():  # the scaler skips such a step and lowers its scale
-            self._require_finite("gradient's norm", norm, indices)
+        values = {**logged, "loss": loss, _NORM: norm}
+        self._arriving.append(Arriving(self.step + 1, [self.names[i] for i in indices], values, self.device))
+        if self.behind:
+            self._skip_unless_finite(loss.detach(), norm)
+        else:
+            self._read(self._arriving[-1])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
         self._update_averages()
-        values = torch.stack([value.detach().to(self.device, torch.float32) for value in logged.values()]).tolist()
-        return {
-            "step": self.step,
-            "epoch": (self.step - 1) // self.num_batches + 1,
-            "num_videos": len(indices),
-            **dict(zip(logged, values, strict=True)),
-        }
 
-    def _require_finite(self, what: str, value: Tensor, indices: Sequence[int]) -> None:
-        if not math.isfinite(float(value.detach())):
-            names = ", ".join(self.names[index] for index in indices)
-            raise FloatingPointError(
-                f"the {what} of step {self.step + 1} is {float(value.detach())}; the weights are those before "
-                f"it. Its videos: {names}. Lower the learning rate, or look at these videos' features"
-            )
+    def _skip_unless_finite(self, loss: Tensor, norm: Tensor) -> None:
+        """Have the optimizer leave the weights as they are, in this step and all later ones, if it is not finite."""
+        finite = loss.isfinite()
+        if not self.scaler.is_enabled():  # it does the same by itself
+            finite = finite & norm.isfinite()
+            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self._sound = torch.where(finite, self._sound, torch.nan)
+
+    def _read(self, arriving: Arriving) -> dict[str, float]:
+        # The scaler skips a step whose gradient is not finite, lowers its scale and goes on.
+        values = arriving.read(finite=("loss",) if self.scaler.is_enabled() else ("loss", _NORM))
+        del values[_NORM]
+        return {
+            "step": arriving.step,
+            "epoch": (arriving.step - 1) // self.num_batches + 1,
+            "num_videos": len(arriving.videos),
+            **values,
+        }
 
     def _batches(self, num_steps: int) -> Iterator[tuple[list[int], list[Any]]]:
         """Yield the batches from the current step on, and of each the items that are this process's part.

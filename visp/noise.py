@@ -1,0 +1,25 @@
+"""Noise from a generator of its own, on the device where it is used."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def uniform(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw uniform noise in [0, 1).
+
+    It is made on the generator's device, so one seed gives the same noise on every device, and sent without waiting
+    for the device that takes it.
+
+    Args:
+        like: What the noise is for.
+        generator: Source of the noise.
+
+    Returns:
+        Noise of the shape, dtype and device of ``like``.
+    """
+    noise = torch.rand(like.shape, generator=generator, device=generator.device, dtype=like.dtype)
+    if like.is_cuda and not noise.is_cuda:
+        noise = noise.pin_memory()  # only page-locked memory is copied without waiting
+    return noise.to(like.device, non_blocking=True)
