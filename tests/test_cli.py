@@ -173,8 +173,18 @@ OPTION_SETS = [
     ["--sampler", "sigmoid", "--gradient-flow", "straight_through", "--hard-negatives"],
     ["--sampler", "concrete", "--gradient-flow", "gating", "--size-target", "0.5", "--binary-weight", "0.1"],
     ["--size-weight", "0.2", "--stride", "2", "--batch-size", "16", "--lr", "0.01", "--seed", "3"],
-    ["--encoder", "toy_models:Mean", "--precision", "bf16", "--checkpoint-videos", "--workers", "0", "--device", "cpu"],
-    ["--encoder", "attention", "--precision", "fp16", "--no-standardize"],
+    [
+        "--encoder",
+        "toy_models:Mean",
+        "--precision",
+        "bf16",
+        "--no-checkpoint-videos",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ],
+    ["--encoder", "attention", "--precision", "fp16", "--no-standardize", "--checkpoint-videos"],
     ["--schedule", "cosine", "--ema-decay", "0.9", "--bucket-by-length", "--index", "index.json"],
 ]
 
@@ -199,8 +209,37 @@ def test_every_option_is_tried() -> None:
         "--imagenet",
         "--standardize",
         "--tensorboard",
+        "--weights",
     }
     assert known - given == elsewhere
+
+
+def test_a_run_that_starts_from_weights_takes_features_as_they_are(here: Path, run_visp: Visp) -> None:
+    built_in = ["--summarizer", "csta", "--encoder", "toy_models:Mean", "--lr", "0"]
+    for more in (["--out", "first", "--seed", "1"], ["--out", "second", "--weights", "first/weights.pt"]):
+        outcome = run_visp(*quick(*built_in, *more))
+        assert outcome.code == 0, outcome.err
+    first, second = (torch.load(here / run / "weights.pt", weights_only=True) for run in ("first", "second"))
+    for name, _ in visp.summarizers.CSTA(DIM).named_parameters():
+        assert torch.equal(first[name], second[name]), name
+    settings = [json.loads((here / run / "config.json").read_text())["standardize"] for run in ("first", "second")]
+    assert settings == [True, False]
+
+
+def test_weights_of_another_model_are_refused(here: Path, run_visp: Visp) -> None:
+    torch.save({"other": torch.zeros(1)}, here / "other.pt")
+    assert_refused(run_visp(*quick("--weights", "other.pt")), r"other\.pt does not fit the summarizer")
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_recomputed_and_that_is_said(
+    run_visp: Visp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("visp.training.memory.memory_of", lambda device: 2**20)
+    built_in = ["--summarizer", "csta", "--encoder", "toy_models:Mean"]
+    assert "are recomputed; --no-checkpoint-videos keeps them" in run_visp(*quick("--out", "run", *built_in)).out
+    kept = run_visp(*quick("--out", "kept", *built_in, "--no-checkpoint-videos"))
+    assert kept.code == 0
+    assert "recomputed" not in kept.out
 
 
 def _help(command: str) -> str:

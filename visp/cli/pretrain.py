@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from visp._version import __version__
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from visp.pretrainer import ViSPPretrainer
+
 
 def add_commands(commands: Commands) -> None:
     """Add ``visp pretrain``."""
@@ -43,6 +46,11 @@ def add_commands(commands: Commands) -> None:
         default="attention",
         metavar="NAME",
         help="attention, csta, csta-literal, or package.module:factory",
+    )
+    add(
+        "--weights",
+        metavar="FILE",
+        help="weights to start from, such as weights.pt of an earlier run; features are then taken as they are",
     )
     add(
         "--imagenet",
@@ -71,7 +79,7 @@ def add_commands(commands: Commands) -> None:
         "--standardize",
         action=argparse.BooleanOptionalAction,
         help="train on features of mean 0 and spread 1 and take that back into the weights at the end "
-        "(if not given: yes, where the summarizer can)",
+        "(if not given: yes, where the summarizer can, unless it starts from --weights)",
     )
     add_training(parser, epochs=200, batch_size=32, lr=1e-3)
     add(
@@ -85,8 +93,9 @@ def add_commands(commands: Commands) -> None:
     add("--tensorboard", action="store_true", help="write event files too")
     add(
         "--checkpoint-videos",
-        action="store_true",
-        help="keep one video's activations at a time (less memory)",
+        action=argparse.BooleanOptionalAction,
+        help="keep one video's activations at a time and recompute them: less memory, more time (if not given: yes, "
+        "where those of built-in models would take more than half of the memory)",
     )
     add_folder(parser, "pretrain")
 
@@ -105,7 +114,7 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
 
     from visp.factory import make_encoder, make_summarizer
     from visp.pretrainer import SAMPLERS, ViSPPretrainer
-    from visp.training import pretrain
+    from visp.training import load_weights, pretrain
     from visp.training.distributed import by_first, is_first
     from visp.training.standardize import FoldsInputs
 
@@ -116,7 +125,11 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
     encoder = make_encoder(options.encoder, dataset.feature_dim)
     if options.imagenet is not None:
         _load_imagenet(options.imagenet, summarizer, encoder)
-    standardize = isinstance(summarizer, FoldsInputs) if options.standardize is None else options.standardize
+    if options.weights is not None:
+        load_weights(summarizer, options.weights)
+    standardize = options.standardize
+    if standardize is None:
+        standardize = options.weights is None and isinstance(summarizer, FoldsInputs)
     pretrainer = ViSPPretrainer(
         summarizer,
         encoder,
@@ -126,9 +139,9 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
         size_weight=options.size_weight,
         size_target=options.size_target,
         binary_weight=options.binary_weight,
-        checkpoint_videos=options.checkpoint_videos,
         seed=options.seed,
     ).to(device)
+    pretrainer.checkpoint_videos = _checkpoint_videos(options, pretrainer, dataset.lengths, device)
     result = pretrain(
         pretrainer,
         dataset,
@@ -157,6 +170,22 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
     else:
         print(f"step {result.steps}: nothing left to do")
     print(f"the summarizer's weights: {out / 'weights.pt'}")
+
+
+def _checkpoint_videos(
+    options: argparse.Namespace, pretrainer: ViSPPretrainer, lengths: Sequence[int], device: torch.device
+) -> bool:
+    from visp.processes import num_processes
+    from visp.training.distributed import is_first
+    from visp.training.memory import should_recompute
+
+    if options.checkpoint_videos is not None:
+        return bool(options.checkpoint_videos)
+    batch_size = -(-options.batch_size // num_processes())
+    recompute = should_recompute(pretrainer, lengths, batch_size, options.precision, device)
+    if recompute and is_first():
+        print("a batch's activations may not fit into memory and are recomputed; --no-checkpoint-videos keeps them")
+    return recompute
 
 
 def _load_imagenet(path: str, *models: nn.Module) -> None:

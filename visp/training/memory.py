@@ -1,0 +1,51 @@
+"""Whether the activations of a batch fit into memory, or are better recomputed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from visp.pretrainer import ViSPPretrainer
+from visp.summarizers.cnn import CNNSummarizer
+from visp.training.settings import Precision
+
+KIB_A_FRAME = {"float32": 920, "bf16": 610, "fp16": 610}
+"""Activations that one pass of a built-in model of width 1024 keeps of a frame, measured (docs/performance.md)."""
+
+LARGEST_SHARE = 0.5
+"""Share of the device's memory that activations may take."""
+
+
+def should_recompute(
+    pretrainer: ViSPPretrainer, lengths: Sequence[int], batch_size: int, precision: Precision, device: torch.device
+) -> bool:
+    """Return whether the largest batch's activations would take more than half of the device's memory.
+
+    Only built-in summarizers are counted, which are what takes memory; of other modules nothing is known.
+
+    Args:
+        pretrainer: The objective; its summarizer and its encoder are what runs.
+        lengths: Number of frames T of each video.
+        batch_size: Largest number N of videos of a batch in this process.
+        precision: As in :func:`visp.pretrain`.
+        device: Where it runs.
+    """
+    frames = sum(sorted(lengths)[-batch_size:])
+    return LARGEST_SHARE * memory_of(device) < frames * 1024 * KIB_A_FRAME[precision] * _widths(pretrainer)
+
+
+def memory_of(device: torch.device) -> int:
+    """Return the memory of a device in bytes, of this machine for the CPU; 8 GiB where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 8 * 2**30
+
+
+def _widths(pretrainer: ViSPPretrainer) -> float:
+    """Return how many passes of a model of width 1024 a video takes."""
+    passes = ((pretrainer.summarizer, 1), (pretrainer.encoder, 3 if pretrainer.hard_negatives else 2))
+    return sum(number * module.width / 1024 for module, number in passes if isinstance(module, CNNSummarizer))
