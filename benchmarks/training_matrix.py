@@ -38,6 +38,7 @@ EMBEDDED_VIDEOS, EMBEDDED_WIDTH, EMBEDDED_EPOCHS = 20, 256, 60
 REAL_STRIDE, REAL_EPOCHS = 4, 40
 TARGET = 0.3
 JUDGES = 3
+NOISES = (3, 1)
 
 
 class Cell(NamedTuple):
@@ -66,7 +67,9 @@ def cells(real: bool) -> list[Cell]:
         for summarizer in SUMMARIZERS
         for frozen in (False, True)
     ]
-    return sorted(every, key=lambda cell: (cell.encoder != "attention", cell.seed, cell.frozen))
+    every.sort(key=lambda cell: (cell.encoder != "attention", cell.seed, cell.frozen))
+    full_rate = [Cell("full-rate", "csta", "attention", 0, frozen) for frozen in (False, True)]
+    return every + full_rate if real else every
 
 
 def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
         width, epochs, precision = EMBEDDED_WIDTH, EMBEDDED_EPOCHS, "float32"
     else:
         records = []
-        videos = VideoDataset(data, stride=REAL_STRIDE)
+        videos = VideoDataset(data, stride=REAL_STRIDE if cell.corpus == "real" else 1)
         width, epochs, precision = 1024, REAL_EPOCHS, "bf16"
     summarizer = make_summarizer(cell.summarizer, videos.feature_dim, width=width)
     encoder = make_encoder(cell.encoder, videos.feature_dim, width=width)
@@ -109,10 +112,11 @@ def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
     }
     if not cell.frozen:
         after = scores(summarizer, standardized)
-        result["identified_before"] = judged(frames, before)
-        result["identified"] = judged(frames, after)
+        for noise in NOISES:
+            found = judged(frames, before, noise), judged(frames, after, noise)
+            result[f"identified_before_{noise}"], result[f"identified_{noise}"] = found
         if records:
-            result["tau_before"], result["tau"] = (zero_shot_tau(found, records) for found in (before, after))
+            result["tau_before"], result["tau"] = (zero_shot_tau(logits, records) for logits in (before, after))
     return result
 
 
@@ -128,9 +132,10 @@ def zero_shot_tau(found: Sequence[Tensor], records: Sequence[VideoRecord]) -> fl
     return evaluator.of_scores({r.name: score.numpy() for r, score in zip(records, found, strict=True)}).tau
 
 
-def judged(frames: Sequence[Tensor], logits: Sequence[Tensor]) -> float:
+def judged(frames: Sequence[Tensor], logits: Sequence[Tensor], noise: float) -> float:
     """Return the InfoNCE of :func:`visp.studies.identification.identify`, mean over judges."""
-    return float(np.mean([identify(frames, logits, share=TARGET, seed=judge).info_nce for judge in range(JUDGES)]))
+    found = [identify(frames, logits, share=TARGET, noise=noise, seed=judge) for judge in range(JUDGES)]
+    return float(np.mean([result.info_nce for result in found]))
 
 
 def table(out: Path) -> str:
@@ -144,22 +149,28 @@ def table(out: Path) -> str:
             frozen[key].append(result["info_nce"])
         else:
             groups[key].append(result)
-    lines = [
-        "| corpus | summarizer | encoder | seeds | InfoNCE (log N) | frozen InfoNCE | keep ratio | saturated "
-        "| tau untrained | tau learnt | identified untrained | identified learnt |",
-        "|---" * 12 + "|",
-    ]
+    heads = ["corpus", "summarizer", "encoder", "seeds", "InfoNCE (log N)", "frozen InfoNCE", "keep ratio", "saturated"]
+    heads += ["tau", *(f"identified, noise {noise}" for noise in NOISES)]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for key, results in sorted(groups.items()):
-        measures = ("keep_ratio", "saturated_share", "tau_before", "tau", "identified_before", "identified")
         row = [
             *key,
             str(len(results)),
             f"{spread([r['info_nce'] for r in results])} ({results[0]['log_n']:.2f})",
             spread(frozen[key]),
-            *(spread([r[measure] for r in results if measure in r]) for measure in measures),
+            *(spread([r[measure] for r in results]) for measure in ("keep_ratio", "saturated_share")),
+            change(results, "tau_before", "tau"),
+            *(change(results, f"identified_before_{noise}", f"identified_{noise}") for noise in NOISES),
         ]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
+
+
+def change(results: Sequence[dict[str, Any]], before: str, after: str) -> str:
+    """Format a measure of the untrained and of the learnt scores."""
+    if any(after not in result for result in results):
+        return "-"
+    return f"{spread([r[before] for r in results])} to {spread([r[after] for r in results])}"
 
 
 def spread(values: Sequence[float]) -> str:
