@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from visp.data import InMemoryDataset, VideoDataset, VideoRecord
 from visp.data.synthetic import make_corpus
 from visp.factory import ENCODERS, SUMMARIZERS, make_encoder, make_summarizer
+from visp.files import replacing
 from visp.pretrainer import ViSPPretrainer
 from visp.studies.fixed_scores import FrozenScores
 from visp.studies.identification import identify
-from visp.training import Evaluator, checkpoint, predict, pretrain
+from visp.training import Evaluator, predict, pretrain
 from visp.training.standardize import StandardizedVideos, standardization
 
 EMBEDDED_VIDEOS, EMBEDDED_WIDTH, EMBEDDED_EPOCHS = 20, 256, 60
@@ -67,9 +68,9 @@ def cells(real: bool) -> list[Cell]:
         for summarizer in SUMMARIZERS
         for frozen in (False, True)
     ]
-    every.sort(key=lambda cell: (cell.encoder != "attention", cell.seed, cell.frozen))
-    full_rate = [Cell("full-rate", "csta", "attention", 0, frozen) for frozen in (False, True)]
-    return every + full_rate if real else every
+    if real:
+        every += [Cell("full-rate", "csta", "attention", 0, frozen) for frozen in (False, True)]
+    return sorted(every, key=lambda cell: (ENCODERS.index(cell.encoder), cell.corpus == "real", cell.seed, cell.frozen))
 
 
 def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
@@ -201,7 +202,7 @@ def main() -> None:
             except BlockingIOError:
                 continue
             result = run(cell, options.out, options.data or [])
-            with checkpoint.replacing(path) as file:
+            with replacing(path) as file:
                 file.write(json.dumps(result).encode())
             print(json.dumps(result), flush=True)
     print(table(options.out))

@@ -14,6 +14,7 @@ from visp.data import InMemoryDataset, Split, VideoRecord
 from visp.data.synthetic import make_corpus
 from visp.encoders import AttentionPoolEncoder
 from visp.eval import Evaluation
+from visp.files import replacing
 from visp.pretrainer import ViSPPretrainer
 from visp.summarizers import CSTA
 from visp.training import Evaluator, checkpoint, finetune, predict, pretrain
@@ -149,5 +150,5 @@ def _draw(path: Path, records: list[VideoRecord], scores: Mapping[str, list[npt.
     for ax in axes[-1]:
         ax.set_xlabel("sampled frame")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
-    with checkpoint.replacing(path) as file:
+    with replacing(path) as file:
         figure.savefig(file, dpi=150, format="png")

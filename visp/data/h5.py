@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -16,6 +15,7 @@ import h5py
 from visp._version import __version__
 from visp.data.record import VideoRecord
 from visp.data.schema import GroupCheck, H5SchemaError, decoded, read_value
+from visp.files import unfinished
 
 __all__ = [
     "H5SchemaError",
@@ -104,17 +104,12 @@ def write_h5(
         raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with h5py.File(unfinished, "x") as file:
-            _write_attributes(file, {**(provenance or {}), "visp_version": __version__})
-            for record in records:
-                _write_record(file, record)
-            if not len(file):
-                raise ValueError(f"{path}: no records to write")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with unfinished(path) as temporary, h5py.File(temporary, "w") as file:
+        _write_attributes(file, {**(provenance or {}), "visp_version": __version__})
+        for record in records:
+            _write_record(file, record)
+        if not len(file):
+            raise ValueError(f"{path}: no records to write")
 
 
 def validate_h5(path: str | os.PathLike[str]) -> H5Summary:

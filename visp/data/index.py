@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import h5py
 
 from visp.data.h5 import H5SchemaError, H5Summary, natural_order, open_h5, read_attributes
+from visp.files import replacing
 
 _FORMAT = "visp-index-1"
 
@@ -92,7 +92,8 @@ def summaries_of(
     if errors:
         raise H5SchemaError("\n".join(errors))
     if index is not None and news:
-        _write(Path(index), known)
+        with replacing(Path(index)) as file:
+            file.write(json.dumps({"format": _FORMAT, "files": known}, default=str).encode())
     return summaries
 
 
@@ -106,12 +107,3 @@ def _read(index: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         pass
     raise ValueError(f"{index} is not an index of videos; choose another file for it")
-
-
-def _write(index: Path, known: dict[str, Any]) -> None:
-    unfinished = index.with_name(f".{index.name}.{uuid.uuid4().hex}")
-    try:
-        unfinished.write_text(json.dumps({"format": _FORMAT, "files": known}, default=str))
-        unfinished.replace(index)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from visp.data.h5 import listed
+from visp.files import replacing
 
 _PARTS = {"train_keys": "train", "test_keys": "test", "val_keys": "validation"}
 
@@ -98,12 +98,8 @@ def write_splits(path: str | os.PathLike[str], splits: Iterable[Split]) -> None:
     ]
     if not folds:
         raise ValueError(f"{path}: no splits to write")
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        unfinished.write_text(json.dumps(folds, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write((json.dumps(folds, indent=2) + "\n").encode())
 
 
 def make_splits(names: Iterable[str], *, folds: int = 5, seed: int = 0) -> list[Split]:

@@ -1,39 +1,22 @@
-"""Files of a run: written under a temporary name and renamed, read without running code."""
+"""Files of weights: whole at any moment, read without running code."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from visp.adapters import AdaptedSummarizer
+from visp.files import replacing
 
 
 class CheckpointError(ValueError):
     """A file that should be a checkpoint is not one, or belongs to another run."""
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that takes the place of ``path`` when the block ends well, and vanishes if not."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def save(state: object, path: str | os.PathLike[str]) -> None:
@@ -119,9 +102,3 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
             digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from visp.files import replacing
 from visp.training import checkpoint
 
 
@@ -16,7 +17,7 @@ def digest(value: object) -> str:
 
 def write_json(path: Path, value: object) -> None:
     """Write a value as JSON, under a temporary name that is then renamed."""
-    with checkpoint.replacing(path) as file:
+    with replacing(path) as file:
         file.write((json.dumps(value, indent=2, default=str) + "\n").encode())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from visp.training import checkpoint
+from visp.files import replacing
 
 
 class MetricsLog:
@@ -22,7 +22,7 @@ class MetricsLog:
     def __init__(self, folder: Path, step: int, *, tensorboard: bool = False) -> None:
         path = folder / "metrics.jsonl"
         lines = path.read_text().splitlines(keepends=True)[:step] if path.exists() else []
-        with checkpoint.replacing(path) as file:
+        with replacing(path) as file:
             file.write("".join(lines).encode())
         self._file = path.open("a")
         self._writer: Any = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from visp.files import unfinished
 from visp.video.decode import TimedFrame, VideoError, VideoReader, quarter_turns, shown, upright_image
 from visp.video.sound import SoundReader, SoundWriter
 
@@ -118,22 +118,6 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         raise FileNotFoundError(f"{shown(target)}: there is no folder {shown(target.parent)}")
     if target.exists() and not overwrite:
         raise FileExistsError(f"{shown(target)} exists; pass overwrite=True (--overwrite) to replace it")
-
-
-@contextmanager
-def unfinished(target: Path) -> Iterator[Path]:
-    """Give a temporary name that takes the place of ``target`` when the block ends well, and vanishes if not."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".visp-", suffix=target.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from visp._version import __version__
 from visp.eval.knapsack import knapsack
 from visp.eval.kts import kts
 from visp.eval.summary import shot_scores, upsample_scores
+from visp.files import replacing
 from visp.training import checkpoint, predict
 from visp.video.corpus import KTSFrames, check_kts_frames
 from visp.video.extract import VideoFeatures, extract_features, find_shots, unit_norm
@@ -248,8 +249,8 @@ def _best_pick(video: VideoFeatures, scores: npt.NDArray[np.float32], shot: npt.
 
 def _write_pages(summary: VideoSummary, report: Path | None, json_file: Path | None) -> None:
     if report is not None:
-        with checkpoint.replacing(report) as file:
+        with replacing(report) as file:
             file.write(html_report(summary).encode())
     if json_file is not None:
-        with checkpoint.replacing(json_file) as file:
+        with replacing(json_file) as file:
             file.write((json.dumps(summary.to_json(), indent=2) + "\n").encode())
