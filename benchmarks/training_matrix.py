@@ -1,10 +1,11 @@
 """Does it train? Every summarizer with every encoder on two corpora, beside a frozen summarizer; see docs/training.md.
 
 python benchmarks/training_matrix.py --out runs/matrix                    the embedded corpus, five seeds
-python benchmarks/training_matrix.py --out runs/matrix --data videos.h5   and real features, three seeds
+python benchmarks/training_matrix.py --out runs/matrix --data videos.h5   and real features: three seeds
 python benchmarks/training_matrix.py --out runs/matrix --table            the table of what is there
 
-A run that is there already is not done again, so the script may be stopped and started at will, and several of it may
+Real features come at every 4th frame, and once at full rate. A run that is there already is not done again, so the
+script may be stopped and started at will, and several of it may
 work on one folder.
 """
 
@@ -200,6 +201,8 @@ def main() -> None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                continue
+            if path.exists():
                 continue
             result = run(cell, options.out, options.data or [])
             with replacing(path) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,3 +105,15 @@ def test_a_built_in_model_keeps_about_what_is_reckoned(model: type[CSTA | Google
 
 def test_this_machine_has_a_memory() -> None:
     assert 2**28 < memory_of(CPU) < 2**50
+
+
+def test_a_container_and_processes_beside_this_one_leave_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "CGROUP_LIMIT", limit)
+    unlimited = memory_of(CPU)
+    limit.write_text("max\n")
+    assert memory_of(CPU) == unlimited
+    limit.write_text(f"{2**24}\n")
+    assert memory_of(CPU) == 2**24
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert memory_of(CPU) == 2**22

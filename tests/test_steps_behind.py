@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import LinearSummarizer, MeanEncoder
+from helpers import MeanEncoder
 from test_loop import tell_within_step
 from test_pretrain import (
     BATCH,
@@ -21,10 +22,15 @@ from test_pretrain import (
     pretrain,
     videos,
 )
+from torch import Tensor
 
 import visp
+from visp.encoders import AttentionPoolEncoder
+from visp.summarizers import CSTA
 from visp.training import checkpoint, loop
+from visp.training.arriving import Arriving
 from visp.training.loop import Loop
+from visp.training.pretrain import _PretrainLoop
 
 
 @pytest.fixture
@@ -98,6 +104,97 @@ def test_a_step_that_is_not_finite_leaves_the_weights_before_it_although_another
 
 
 @pytest.mark.usefixtures("one_behind")
+@pytest.mark.parametrize("precision", ["float32", "fp16"])
+def test_a_loss_that_is_not_finite_moves_no_weight_although_its_gradient_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
+) -> None:
+    def spoiled(self: Any, batch: Any) -> Any:
+        total, logged = loss(self, batch)
+        return (total + torch.nan, logged) if self.step + 1 == 3 else (total, logged)
+
+    loss = _PretrainLoop._loss
+    monkeypatch.setattr(_PretrainLoop, "_loss", spoiled)
+    pretrainer = noisy_pretrainer()
+    with pytest.raises(FloatingPointError, match="the loss of step 3 is nan"):
+        pretrain(pretrainer, videos(), precision=precision, out_dir=tmp_path / "run", checkpoint_seconds=1e9)
+    assert pretrainer.step == 4
+    two_steps = noisy_pretrainer()
+    monkeypatch.setattr(_PretrainLoop, "_loss", loss)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(two_steps, StopsAt(2 * BATCH), precision=precision)
+    for parameter, expected in zip(pretrainer.parameters(), two_steps.parameters(), strict=True):
+        assert torch.equal(parameter, expected)
+
+
+class StopsAt(Sequence[Tensor]):
+    """Videos of which only so many can be read."""
+
+    def __init__(self, number: int) -> None:
+        self.videos, self.left = videos(), number
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.videos[index]
+
+
+@pytest.mark.usefixtures("one_behind")
+def test_a_signal_while_a_checkpoint_waits_for_its_step_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain(noisy_pretrainer(), videos(), out_dir=tmp_path / "whole", checkpoint_seconds=1e9)
+    read = Arriving.read
+    told: list[int] = []
+
+    def told_while_reading(self: Arriving) -> dict[str, float]:
+        values = read(self)
+        if self.step == 2 and not told:
+            told.append(self.step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return values
+
+    monkeypatch.setattr(Arriving, "read", told_while_reading)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(noisy_pretrainer(), videos(), out_dir=tmp_path / "run", checkpoint_seconds=0)
+    assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["step"] == len(lines(tmp_path / "run")) == 2
+    pretrain(noisy_pretrainer(seed=9), videos(), out_dir=tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("one_behind")
+def test_an_error_of_a_later_step_does_not_hide_that_a_step_was_not_finite(tmp_path: Path) -> None:
+    class SpoiledThenBroken(SpoiledAtStep):
+        def forward(self, frames: Tensor) -> Tensor:
+            if self.calls >= 3 * BATCH:
+                raise ValueError("broken")
+            return super().forward(frames)
+
+    pretrainer = visp.ViSPPretrainer(SpoiledThenBroken(3, gradient_only=False), MeanEncoder(), seed=5)
+    with pytest.raises(FloatingPointError, match="step 3"):
+        pretrain(pretrainer, videos(), out_dir=tmp_path / "run", checkpoint_seconds=1e9)
+    assert len(lines(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_run_goes_on_on_another_kind_of_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    pretrain(noisy_pretrainer(), videos(), out_dir=tmp_path / "whole")
+    monkeypatch.setitem(loop.STEPS_BEHIND, "cpu", first)
+    pretrainer = noisy_pretrainer()
+    tell_within_step(pretrainer, signal.SIGTERM, step=3)
+    with pytest.raises(SystemExit):
+        pretrain(pretrainer, videos(), out_dir=tmp_path / "run")
+    monkeypatch.setitem(loop.STEPS_BEHIND, "cpu", 1 - first)
+    pretrain(noisy_pretrainer(seed=9), videos(), out_dir=tmp_path / "run", resume=True)
+    weights, expected = (checkpoint.load(tmp_path / run / "weights.pt") for run in ("run", "whole"))
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("one_behind")
 def test_a_run_that_is_ended_logs_every_step_of_its_checkpoint_and_resumes_to_the_same(tmp_path: Path) -> None:
     pretrain(noisy_pretrainer(), videos(), out_dir=tmp_path / "whole", checkpoint_seconds=1e9)
     pretrainer = noisy_pretrainer()
@@ -113,8 +210,9 @@ def test_a_run_that_is_ended_logs_every_step_of_its_checkpoint_and_resumes_to_th
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("checkpoint_videos", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+@pytest.mark.parametrize("flow", ["gating", "marginalization", "straight_through"])
 def test_a_step_on_a_gpu_never_waits_for_it(
-    monkeypatch: pytest.MonkeyPatch, precision: Any, checkpoint_videos: bool
+    monkeypatch: pytest.MonkeyPatch, precision: Any, flow: Any, checkpoint_videos: bool
 ) -> None:
     step = Loop._train_step
 
@@ -126,8 +224,14 @@ def test_a_step_on_a_gpu_never_waits_for_it(
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(Loop, "_train_step", refusing_to_wait)
-    pretrainer = visp.ViSPPretrainer(
-        LinearSummarizer(), MeanEncoder(), seed=5, hard_negatives=True, checkpoint_videos=checkpoint_videos
-    )
-    result = pretrain(pretrainer.cuda(), videos(2 * BATCH), precision=precision)
-    assert result.steps == 4
+    for encoder in (AttentionPoolEncoder(4, embedding_dim=8), CSTA(4, width=64, classifier=False)):
+        pretrainer = visp.ViSPPretrainer(
+            CSTA(4, width=64),
+            encoder,
+            gradient_flow=flow,
+            hard_negatives=True,
+            checkpoint_videos=checkpoint_videos,
+            seed=5,
+        )
+        result = pretrain(pretrainer.cuda(), videos(2 * BATCH), precision=precision)
+        assert result.steps == 4

@@ -15,12 +15,15 @@ def unfinished(path: Path) -> Iterator[Path]:
     """Give an empty file that takes the place of ``path`` when the block ends well, and vanishes if not.
 
     Args:
-        path: The file to write; an older one is replaced at once or not at all.
+        path: The file to write, in a folder that exists; an older one is replaced at once or not at all.
 
     Yields:
         A name in the same folder, hidden and with the same ending.
+
+    Raises:
+        OSError: If the folder does not exist or cannot be written to.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".visp-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -35,7 +38,17 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of ``path`` when the block ends well, on the disk by then; see above."""
+    """Open a file that takes the place of ``path`` when the block ends well, and is on the disk by then.
+
+    Args:
+        path: As in :func:`unfinished`.
+
+    Yields:
+        The file, open for writing bytes.
+
+    Raises:
+        OSError: As in :func:`unfinished`.
+    """
     with unfinished(path) as temporary, temporary.open("wb") as file:
         yield file
         file.flush()

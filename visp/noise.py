@@ -9,8 +9,8 @@ from torch import Tensor
 def uniform(like: Tensor, generator: torch.Generator) -> Tensor:
     """Draw uniform noise in [0, 1).
 
-    It is made on the generator's device, so one seed gives the same noise on every device, and sent without waiting
-    for the device that takes it.
+    It is made on the generator's device, so one seed gives the same noise on every device, and sent to a GPU without
+    waiting for it.
 
     Args:
         like: What the noise is for.
@@ -19,7 +19,8 @@ def uniform(like: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         Noise of the shape, dtype and device of ``like``.
     """
-    noise = torch.rand(like.shape, generator=generator, device=generator.device, dtype=like.dtype)
-    if like.is_cuda and not noise.is_cuda:
-        noise = noise.pin_memory()  # only page-locked memory is copied without waiting
-    return noise.to(like.device, non_blocking=True)
+    page_locked = like.is_cuda and generator.device.type == "cpu"  # only such memory is copied without waiting
+    noise = torch.rand(
+        like.shape, generator=generator, device=generator.device, dtype=like.dtype, pin_memory=page_locked
+    )
+    return noise.to(like.device, non_blocking=page_locked)

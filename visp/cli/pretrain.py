@@ -158,7 +158,11 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
         standardize=standardize,
         num_workers=options.workers,
         tensorboard=options.tensorboard,
-        config={"command_line": given(options), "visp_version": __version__},
+        config={
+            "command_line": given(options),
+            "checkpoint_videos": pretrainer.checkpoint_videos,
+            "visp_version": __version__,
+        },
     )
     if not is_first():
         return

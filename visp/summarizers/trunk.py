@@ -146,5 +146,5 @@ def _convolve_gray(rows: Tensor, top: Tensor, weight: Tensor) -> Tensor:
     kernel = F.pad(weight.sum(dim=1), (0, 1)).reshape(num_channels, 7, 4, 2)
     kernel = kernel.permute(0, 3, 1, 2).reshape(num_channels, 14, 1, 4)
     out = F.conv2d(windows.permute(0, 3, 1, 2), kernel)  # (1, C, H', W / 2)
-    ends = F.conv1d(top, weight[:, :, [3, 1]].permute(2, 0, 1, 3).flatten(0, 1), stride=2, padding=3)
+    ends = F.conv1d(top, torch.cat([weight[:, :, 3], weight[:, :, 1]]), stride=2, padding=3)
     return add_top_rows(out, ends.reshape(2, num_channels, -1).transpose(0, 1))

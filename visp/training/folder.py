@@ -33,7 +33,7 @@ def prepare_folder(folder: Path, resume: bool) -> Path:
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise FileExistsError(f"{folder} is not empty; resume the run in it, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for unfinished in folder.glob(".*.pt.*"):  # of a run that was killed while it saved
+    for unfinished in folder.glob(".visp-*"):  # of a run that was killed while it saved
         unfinished.unlink()
     if resume and any(folder.iterdir()) and not (folder / "checkpoint.pt").exists():
         raise checkpoint.CheckpointError(f"{folder} is not empty and holds no checkpoint.pt to resume from")

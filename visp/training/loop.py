@@ -94,17 +94,18 @@ class Loop(ABC):
         if not self.parameters:
             raise ValueError(f"there is nothing to train: no parameter of the {self.kind} run requires a gradient")
         self.device = self.parameters[0].device
-        self.behind = STEPS_BEHIND.get(self.device.type, 0)
+        self.rank, self.num_processes = (rank(), num_processes()) if together else (0, 1)
+        # Several processes wait for each other in every step, so there is nothing to gain.
+        self.behind = STEPS_BEHIND.get(self.device.type, 0) if self.num_processes == 1 else 0
         self.optimizer = torch.optim.Adam(
             self.parameters,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
-            fused=True if self.behind else None,  # it can skip a step without asking the host
+            fused=self._fused,
         )
         self.autocast_dtype = _AUTOCAST[settings.precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.num_batches = math.ceil(len(items) / settings.batch_size)
-        self.rank, self.num_processes = (rank(), num_processes()) if together else (0, 1)
         if len(items) // self.num_batches < self.num_processes:
             raise ValueError(
                 f"{self.num_processes} processes need as many videos in every batch, and the smallest has "
@@ -115,6 +116,10 @@ class Loop(ABC):
         self.extra: dict[str, Any] = {}  # what else of a subclass belongs into the checkpoint
         self._arriving: deque[Arriving] = deque()
         self._sound = torch.ones((), device=self.device)  # NaN once a step was not finite, which spoils all after it
+
+    @property
+    def _fused(self) -> bool | None:
+        return True if self.behind else None  # fused, it can skip a step without asking the host
 
     @abstractmethod
     def _loss(self, batch: list[Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -200,10 +205,6 @@ class Loop(ABC):
                 bar.set_postfix(self._postfix(metrics), refresh=False)
                 bar.update()
 
-        def save() -> None:
-            look()
-            self._save(folder)
-
         modes = [(module, module.training) for module in self.module.modules()]
         self.module.train()
         saved_at = time.monotonic()
@@ -214,14 +215,19 @@ class Loop(ABC):
                     for indices, batch in self._batches(num_steps):
                         with interruption.step():
                             self._train_step(indices, batch, num_steps)
-                            look(0 if self._needs_weights() else self.behind)
-                        if time.monotonic() - saved_at >= checkpoint_seconds:
-                            save()
+                            due = self.step == num_steps or time.monotonic() - saved_at >= checkpoint_seconds
+                            look(0 if due or self._needs_weights() else self.behind)
+                        if due:
+                            self._save(folder)
                             saved_at = time.monotonic()
-                    save()
             except (KeyboardInterrupt, SystemExit):
                 if not interruption.torn:
-                    save()
+                    look()
+                    self._save(folder)
+                raise
+            except Exception as error:
+                if not isinstance(error, FloatingPointError):
+                    look()  # an earlier step that was not finite comes first
                 raise
             if self.num_processes > 1:
                 distributed.share_state(self.module)  # running statistics are each process's own
@@ -260,6 +266,8 @@ class Loop(ABC):
             loss, logged = self._loss([_to(item, self.device) for item in batch])
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(self.step, num_steps)
+        if self.behind:
+            self._keep_sound(loss.detach())
         self.scaler.scale(loss * self._sound).backward()  # type: ignore[no-untyped-call]
         if self.num_processes > 1:
             distributed.average_gradients(self.parameters)
@@ -267,27 +275,29 @@ class Loop(ABC):
         largest = math.inf if self.settings.clip_grad_norm is None else self.settings.clip_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, largest)
         values = {**logged, "loss": loss, _NORM: norm}
-        self._arriving.append(Arriving(self.step + 1, [self.names[i] for i in indices], values, self.device))
-        if self.behind:
-            self._skip_unless_finite(loss.detach(), norm)
-        else:
-            self._read(self._arriving[-1])
+        arriving = Arriving(self.step + 1, [self.names[i] for i in indices], values, self.device)
+        if not self.behind:
+            self._require_finite(arriving)
+        elif not self.scaler.is_enabled():
+            self._keep_sound(norm)
+            self.optimizer.found_inf = self._sound.isnan().float()  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
+        self._arriving.append(arriving)
         self._update_averages()
 
-    def _skip_unless_finite(self, loss: Tensor, norm: Tensor) -> None:
-        """Have the optimizer leave the weights as they are, in this step and all later ones, if it is not finite."""
-        finite = loss.isfinite()
-        if not self.scaler.is_enabled():  # it does the same by itself
-            finite = finite & norm.isfinite()
-            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        self._sound = torch.where(finite, self._sound, torch.nan)
+    def _keep_sound(self, value: Tensor) -> None:
+        """Have the optimizer leave the weights as they are, from this step on, if a value is not finite."""
+        self._sound = torch.where(value.isfinite(), self._sound, torch.nan)
+
+    def _require_finite(self, arriving: Arriving) -> None:
+        # The scaler skips a step whose gradient is not finite, lowers its scale and goes on.
+        arriving.require_finite("loss", *(() if self.scaler.is_enabled() else (_NORM,)))
 
     def _read(self, arriving: Arriving) -> dict[str, float]:
-        # The scaler skips a step whose gradient is not finite, lowers its scale and goes on.
-        values = arriving.read(finite=("loss",) if self.scaler.is_enabled() else ("loss", _NORM))
+        self._require_finite(arriving)
+        values = arriving.read()
         del values[_NORM]
         return {
             "step": arriving.step,
@@ -316,15 +326,15 @@ class Loop(ABC):
                 pin_memory=self.device.type == "cuda",
                 generator=generator,  # its own, so that loading draws nothing from dropout's noise
             )
-            arriving = iter(loader)
+            loaded = iter(loader)
             for indices, part in zip(batches, parts, strict=True):
                 # Dropout's noise is keyed by step and process: a resumed run needs no random state of an earlier one.
                 torch.manual_seed(_key((self.settings.seed, self.step, self.rank), purpose=1))
-                yield indices, self._next(arriving, part)
+                yield indices, self._next(loaded, part)
 
-    def _next(self, arriving: Iterator[list[Any]], part: Sequence[int]) -> list[Any]:
+    def _next(self, loaded: Iterator[list[Any]], part: Sequence[int]) -> list[Any]:
         try:
-            return next(arriving)
+            return next(loaded)
         except RuntimeError as error:
             if "DataLoader timed out" not in str(error):
                 raise
@@ -369,6 +379,8 @@ class Loop(ABC):
         ]
         if differences:
             raise checkpoint.CheckpointError(f"{path} is of a run with other settings: {'; '.join(differences)}")
+        for group in state["optimizer"]["param_groups"]:
+            group["fused"] = self._fused  # the run may go on on another device
         try:
             self.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])

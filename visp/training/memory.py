@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -14,6 +15,9 @@ from visp.training.settings import Precision
 KIB_A_FRAME = {"float32": 920, "bf16": 610, "fp16": 610}
 """Activations that one pass of a built-in model of width 1024 keeps of a frame, measured (docs/performance.md)."""
 
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""Where Linux tells what a container may take."""
+
 LARGEST_SHARE = 0.5
 """Share of the device's memory that activations may take."""
 
@@ -21,9 +25,9 @@ LARGEST_SHARE = 0.5
 def should_recompute(
     pretrainer: ViSPPretrainer, lengths: Sequence[int], batch_size: int, precision: Precision, device: torch.device
 ) -> bool:
-    """Return whether the largest batch's activations would take more than half of the device's memory.
+    """Decide whether the largest batch's activations would take more than half of the device's memory.
 
-    Only built-in summarizers are counted, which are what takes memory; of other modules nothing is known.
+    Only the built-in models are counted, as summarizer and as encoder; of other modules nothing is known.
 
     Args:
         pretrainer: The objective; its summarizer and its encoder are what runs.
@@ -31,18 +35,27 @@ def should_recompute(
         batch_size: Largest number N of videos of a batch in this process.
         precision: As in :func:`visp.pretrain`.
         device: Where it runs.
+
+    Returns:
+        True if they would.
     """
     frames = sum(sorted(lengths)[-batch_size:])
     return LARGEST_SHARE * memory_of(device) < frames * 1024 * KIB_A_FRAME[precision] * _widths(pretrainer)
 
 
 def memory_of(device: torch.device) -> int:
-    """Return the memory of a device in bytes, of this machine for the CPU; 8 GiB where the system does not tell."""
+    """Return the bytes that this process may take: a GPU's, or its part of what the machine or container has.
+
+    8 GiB of memory are taken for granted where the system does not tell.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
+    total = 8 * 2**30
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 8 * 2**30
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if CGROUP_LIMIT.exists() and (limit := CGROUP_LIMIT.read_text().strip()).isdigit():
+        total = min(total, int(limit))
+    return total // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _widths(pretrainer: ViSPPretrainer) -> float:
