@@ -33,9 +33,9 @@ pretrainer = visp.ViSPPretrainer(
     visp.adapt_summarizer(summarizer), visp.encoders.AttentionPoolEncoder(videos.feature_dim), seed=0
 )
 module, optimizer = fabric.setup(pretrainer, torch.optim.Adam(pretrainer.parameters(), lr=1e-3))
-loader = fabric.setup_dataloaders(loader)
+batches = fabric.setup_dataloaders(loader)
 for epoch in range(1, options.epochs + 1):
-    for batch in loader:
+    for batch in batches:
         out = module(batch)
         fabric.backward(out.loss)
         fabric.clip_gradients(module, optimizer, max_norm=1.0)
