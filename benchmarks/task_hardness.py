@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from training_matrix import NOISES, judged
+from training_matrix import NOISES, judged, spread
 
 import visp
 from visp.data import VideoDataset
@@ -69,8 +69,8 @@ def run(
     noise: float = 0.0,
     windows: bool = False,
     **options: Any,
-) -> tuple[float, list[Tensor]]:
-    """Pretrain a CSTA; return the InfoNCE of the last 5 steps as a share of log N, and the scores of the videos."""
+) -> tuple[list[float], list[Tensor]]:
+    """Pretrain a CSTA; return the InfoNCE of the last 5 steps as a share of log N, if any, and the videos' scores."""
     torch.manual_seed(seed)
     change = standardization(videos)
     frames = [(video - change.mean) / change.scale for video in videos] if standardize else list(videos)
@@ -81,12 +81,12 @@ def run(
     )
     items, batch_size = (_windows(frames), 2 * len(frames)) if windows else (frames, len(frames))
     an_epoch = math.ceil(len(items) / batch_size)
-    losses = [math.nan]
+    losses: list[float] = []
     pretrainer.register_forward_hook(lambda module, args, output: losses.append(float(output.info_nce)))
     if steps:
         epochs = math.ceil(steps / an_epoch)
         pretrain(pretrainer, items, epochs=epochs, batch_size=batch_size, seed=seed, progress=False)
-    reached = float(np.mean(losses[-5:])) / math.log(len(items) / an_epoch)
+    reached = [float(np.mean(losses[-5:])) / math.log(len(items) / an_epoch)] if losses else []
     return reached, [torch.from_numpy(predict(summarizer, video)) for video in frames]
 
 
@@ -110,9 +110,9 @@ def main() -> None:
     print("|---" * (2 + len(NOISES)) + "|", flush=True)
     for variant in options.variants:
         runs = [run(videos, seed, **VARIANTS[variant]) for seed in range(options.seeds)]
-        cells = [[reached for reached, _ in runs]]
+        cells = [[value for reached, _ in runs for value in reached]]
         cells += [[judged(videos, scores, noise) for _, scores in runs] for noise in NOISES]
-        print(f"| {variant} | " + " | ".join(f"{np.mean(c):.2f} ± {np.std(c):.2f}" for c in cells) + " |", flush=True)
+        print(f"| {variant} | " + " | ".join(map(spread, cells)) + " |", flush=True)
 
 
 if __name__ == "__main__":
