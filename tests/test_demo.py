@@ -61,7 +61,7 @@ def test_several_seeds_give_the_spread_over_them(tmp_path: Path, capsys: pytest.
     single = [run(tmp_path / f"alone-{seed}", seed=seed) for seed in (0, 1)]
     for row, *ones in zip(rows, *single, strict=True):
         taus = [one["tau"] for one in ones]
-        assert (row["tau"], row["tau_std"]) == (np.mean(taus), np.std(taus))
+        assert (row["tau"], row["tau_std"], row["taus"]) == (np.mean(taus), np.std(taus), taus)
     assert "spread over 2 seeds" in capsys.readouterr().out
     assert json.loads((tmp_path / "demo" / "results.json").read_text())["num_seeds"] == 2
 

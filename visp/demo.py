@@ -54,7 +54,8 @@ def run_demo(
         num_videos: Size of the corpus.
 
     Returns:
-        The rows of the table: ``name``, ``tau`` and ``tau_std``, the spread over seeds, or over videos for one seed.
+        The rows of the table: ``name``, ``tau`` and ``tau_std``, the spread over seeds, or over videos for one seed;
+        of several seeds also ``taus``, by seed.
 
     Raises:
         FileExistsError: If the folder is not empty.
@@ -128,7 +129,8 @@ def _choices(record: VideoRecord) -> npt.NDArray[np.number]:
 def _row(name: str, evaluations: list[Evaluation]) -> dict[str, Any]:
     means = [evaluation.tau for evaluation in evaluations]
     spread = [video.tau for video in evaluations[0].videos] if len(evaluations) == 1 else means
-    return {"name": name, "tau": float(np.mean(means)), "tau_std": float(np.std(spread))}
+    by_seed = {} if len(means) == 1 else {"taus": means}
+    return {"name": name, "tau": float(np.mean(means)), "tau_std": float(np.std(spread)), **by_seed}
 
 
 def _draw(path: Path, records: list[VideoRecord], scores: Mapping[str, list[npt.NDArray[np.float32]]]) -> None:
