@@ -17,17 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from training_matrix import NOISES, judged, spread
+from training_matrix import NOISES, REAL_STRIDE, TARGET, judged, spread
 
 import visp
 from visp.data import VideoDataset
 from visp.encoders import AttentionPoolEncoder
 from visp.summarizers import CSTA
 from visp.training import predict, pretrain
-from visp.training.standardize import standardization
+from visp.training.standardize import StandardizedVideos, standardization
 
-WIDTH, STRIDE, STEPS, SHARE = 256, 4, 80, 0.3
-WINDOW = 27
+WIDTH, STEPS, WINDOW = 256, 80, 27
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "untrained": {"steps": 0},
@@ -72,12 +71,12 @@ def run(
 ) -> tuple[list[float], list[Tensor]]:
     """Pretrain a CSTA; return the InfoNCE of the last 5 steps as a share of log N, if any, and the videos' scores."""
     torch.manual_seed(seed)
-    change = standardization(videos)
-    frames = [(video - change.mean) / change.scale for video in videos] if standardize else list(videos)
+    source = StandardizedVideos(videos, standardization(videos)) if standardize else videos
+    frames = [source[index] for index in range(len(source))]
     summarizer = CSTA(videos[0].shape[1], width=WIDTH)
     encoder: torch.nn.Module = AttentionPoolEncoder(videos[0].shape[1], scale=scale)
     pretrainer = visp.ViSPPretrainer(
-        summarizer, Noisy(encoder, noise) if noise else encoder, seed=seed, **{"size_target": SHARE, **options}
+        summarizer, Noisy(encoder, noise) if noise else encoder, seed=seed, **{"size_target": TARGET, **options}
     )
     items, batch_size = (_windows(frames), 2 * len(frames)) if windows else (frames, len(frames))
     an_epoch = math.ceil(len(items) / batch_size)
@@ -104,7 +103,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    dataset = VideoDataset(options.data, stride=STRIDE)
+    dataset = VideoDataset(options.data, stride=REAL_STRIDE)
     videos = [dataset[index] for index in range(len(dataset))]
     print("| variant | InfoNCE over log N | " + " | ".join(f"identified, noise {noise}" for noise in NOISES) + " |")
     print("|---" * (2 + len(NOISES)) + "|", flush=True)

@@ -5,8 +5,7 @@ python benchmarks/training_matrix.py --out runs/matrix --data videos.h5   and re
 python benchmarks/training_matrix.py --out runs/matrix --table            the table of what is there
 
 Real features come at every 4th frame, and once at full rate. A run that is there already is not done again, so the
-script may be stopped and started at will, and several of it may
-work on one folder.
+script may be stopped and started at will, and several of it may work on one folder.
 """
 
 from __future__ import annotations
