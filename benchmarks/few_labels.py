@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from visp.data import InMemoryDataset, Split, make_splits
 from visp.data.synthetic import make_corpus
 from visp.encoders import AttentionPoolEncoder
+from visp.evaluator import Evaluator
 from visp.pretrainer import ViSPPretrainer
 from visp.studies.cross_validation import FIGURES, cross_validate, results_table
 from visp.studies.significance import compare
-from visp.training import Evaluator, pretrain
+from visp.training import pretrain
 
 CORPUS_SEED = 100
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from visp.data import VideoDataset
 from visp.factory import make_summarizer
+from visp.prediction import predict
 from visp.studies.identification import identify
-from visp.training import predict
 from visp.training.standardize import standardization
 
 JUDGES = 3

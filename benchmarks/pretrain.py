@@ -29,11 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from csta_reference import ReferenceCSTA
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import visp
+from tests.summarizers.csta_reference import ReferenceCSTA
 from visp.encoders import AttentionPoolEncoder
 from visp.summarizers import CSTA, GoogleNet
 

@@ -22,8 +22,9 @@ from training_matrix import NOISES, REAL_STRIDE, TARGET, judged, spread
 import visp
 from visp.data import VideoDataset
 from visp.encoders import AttentionPoolEncoder
+from visp.prediction import predict
 from visp.summarizers import CSTA
-from visp.training import predict, pretrain
+from visp.training import pretrain
 from visp.training.standardize import StandardizedVideos, standardization
 
 WIDTH, STEPS, WINDOW = 256, 80, 27

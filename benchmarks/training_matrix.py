@@ -27,13 +27,15 @@ from torch import Tensor, nn
 
 from visp.data import InMemoryDataset, VideoDataset, VideoRecord
 from visp.data.synthetic import make_corpus
+from visp.evaluator import Evaluator
 from visp.factory import ENCODERS, SUMMARIZERS, make_encoder, make_summarizer
-from visp.files import replacing
+from visp.prediction import predict
 from visp.pretrainer import ViSPPretrainer
 from visp.studies.fixed_scores import FrozenScores
 from visp.studies.identification import identify
-from visp.training import Evaluator, predict, pretrain
+from visp.training import pretrain
 from visp.training.standardize import StandardizedVideos, standardization
+from visp.utils.files import replacing
 
 EMBEDDED_VIDEOS, EMBEDDED_WIDTH, EMBEDDED_EPOCHS = 20, 256, 60
 REAL_STRIDE, REAL_EPOCHS = 4, 40

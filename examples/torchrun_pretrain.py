@@ -12,7 +12,7 @@ import torch
 import visp
 from visp.data import InMemoryDataset, VideoDataset
 from visp.data.synthetic import make_corpus
-from visp.training.distributed import is_first, torchrun_processes
+from visp.utils.distributed import is_first, torchrun_processes
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", nargs="+", help="h5 files of features")

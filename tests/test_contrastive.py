@@ -5,9 +5,9 @@ from typing import Literal
 
 import pytest
 import torch
-from helpers import normal
 from torch import Tensor
 
+from tests.builders import normal
 from visp.contrastive import Cosine, InnerProduct, Similarity, at_least_float32, info_nce, mi_lower_bound
 
 DOUBLE = torch.float64

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from helpers import generator, normal
 
+from tests.builders import generator, normal
 from visp.encoders import AttentionPoolEncoder
 from visp.gradient_flow import Gating
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import pytest
 import torch
-from helpers import generator, normal
 from hypothesis import given, settings
 from torch import Tensor
 
+from tests.builders import generator, normal
 from visp.gradient_flow import Gating, GradientFlow, Marginalization, StraightThrough, bernoulli, resample
 
 TRAILING = [(4,), (3, 2, 2)]

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import LinearSummarizer
 from torch import Tensor, nn
 
 import visp
-from visp.training.predict import segment_bounds
+from tests.builders import LinearSummarizer
+from visp.prediction import segment_bounds
 
 
 class Position(nn.Module):

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from helpers import LENGTHS, LinearSummarizer, MeanEncoder, generator, gradients, make_videos, mean, sigmoid
 from torch import Tensor, nn
 
 import visp
+from tests.builders import LENGTHS, LinearSummarizer, MeanEncoder, generator, gradients, make_videos, mean, sigmoid
 from visp.encoders import AttentionPoolEncoder
 from visp.gradient_flow import Marginalization
 from visp.pretrainer import (

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from helpers import LinearSummarizer, make_videos, mean, sigmoid
 from torch import Tensor, nn
 
+from tests.builders import LinearSummarizer, make_videos, mean, sigmoid
 from visp.pseudo_summary import PseudoSummaryPretrainer, top_share
 
 DOUBLE = torch.float64

@@ -6,9 +6,9 @@ from typing import Literal
 
 import pytest
 import torch
-from helpers import generator, mean, normal
 from torch import Tensor
 
+from tests.builders import generator, mean, normal
 from visp.regularizers import SizeConstraint, binary_penalty, size_penalty
 from visp.samplers import ConcreteSampler
 

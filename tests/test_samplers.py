@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from helpers import generator, normal, sigmoid
 from scipy import stats
 from torch import Tensor
 
+from tests.builders import generator, normal, sigmoid
 from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, Sampler, SigmoidSampler
 
 SAMPLERS = [ConcreteSampler, GumbelSoftmaxSampler, SigmoidSampler]

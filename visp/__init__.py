@@ -14,24 +14,17 @@ if TYPE_CHECKING:
     from visp import data, encoders, eval, summarizers, video  # noqa: A004
     from visp.adapters import EncodesVideo, Summarizer, VideoEncoder, adapt_encoder, adapt_summarizer
     from visp.contrastive import Cosine, InnerProduct, info_nce, mi_lower_bound
+    from visp.evaluator import Evaluator
     from visp.gradient_flow import Gating, GradientFlow, Marginalization, StraightThrough
+    from visp.prediction import predict
     from visp.pretrainer import ViSPOutput, ViSPPretrainer
     from visp.pseudo_summary import PseudoSummaryOutput, PseudoSummaryPretrainer, top_share
     from visp.regularizers import SizeConstraint, binary_penalty, size_penalty
     from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, Sampler, SigmoidSampler
     from visp.studies.cross_validation import CrossValidation, cross_validate, results_table
     from visp.studies.significance import Comparison, compare
-    from visp.training import (
-        CheckpointError,
-        CollapseWarning,
-        Evaluator,
-        FinetuneResult,
-        PretrainResult,
-        finetune,
-        load_weights,
-        predict,
-        pretrain,
-    )
+    from visp.training import CollapseWarning, FinetuneResult, PretrainResult, finetune, pretrain
+    from visp.weights import CheckpointError, load_weights
 
 _HOMES = {
     "visp.adapters": ("EncodesVideo", "Summarizer", "VideoEncoder", "adapt_encoder", "adapt_summarizer"),
@@ -43,17 +36,10 @@ _HOMES = {
     "visp.samplers": ("ConcreteSampler", "GumbelSoftmaxSampler", "Sampler", "SigmoidSampler"),
     "visp.studies.cross_validation": ("CrossValidation", "cross_validate", "results_table"),
     "visp.studies.significance": ("Comparison", "compare"),
-    "visp.training": (
-        "CheckpointError",
-        "CollapseWarning",
-        "Evaluator",
-        "FinetuneResult",
-        "PretrainResult",
-        "finetune",
-        "load_weights",
-        "predict",
-        "pretrain",
-    ),
+    "visp.evaluator": ("Evaluator",),
+    "visp.prediction": ("predict",),
+    "visp.training": ("CollapseWarning", "FinetuneResult", "PretrainResult", "finetune", "pretrain"),
+    "visp.weights": ("CheckpointError", "load_weights"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _SUBMODULES = ("data", "encoders", "eval", "summarizers", "video")

@@ -14,11 +14,14 @@ from visp.data import InMemoryDataset, Split, VideoRecord
 from visp.data.synthetic import make_corpus
 from visp.encoders import AttentionPoolEncoder
 from visp.eval import Evaluation
-from visp.files import replacing
+from visp.evaluator import Evaluator
+from visp.prediction import predict
 from visp.pretrainer import ViSPPretrainer
 from visp.summarizers import CSTA
-from visp.training import Evaluator, checkpoint, finetune, predict, pretrain
-from visp.training.folder import write_json
+from visp.training import finetune, pretrain
+from visp.training.run_folder import write_json
+from visp.utils.files import replacing
+from visp.weights import own_state_dict
 
 WIDTH = 256
 EPOCHS = 50
@@ -99,7 +102,7 @@ def _one_seed(out: Path, seed: int, epochs: int, finetune_epochs: int, num_video
     evaluator = Evaluator(videos, user_scores={record.name: _choices(record) for record in records})
     torch.manual_seed(seed)
     summarizer = CSTA(videos.feature_dim, width=WIDTH)
-    start = checkpoint.own_state_dict(summarizer)
+    start = own_state_dict(summarizer)
     start = {name: value.clone() for name, value in start.items()}
     found = {"untrained": evaluator(summarizer, split.test)}
     drawn = {"untrained": [predict(summarizer, record.features) for record in records[-3:]]}

@@ -20,10 +20,10 @@ from visp.contrastive import (
     mi_lower_bound,
 )
 from visp.gradient_flow import Gating, GradientFlow, Marginalization, StraightThrough, bernoulli
-from visp.processes import UnionBatch, join, num_processes
-from visp.recompute import recomputed
 from visp.regularizers import Reduction, SizeConstraint, binary_penalty, size_penalty
 from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, Sampler, SigmoidSampler
+from visp.utils.distributed import UnionBatch, join, num_processes
+from visp.utils.recompute import recomputed
 
 SAMPLERS: Mapping[str, Callable[..., Sampler]] = {
     "concrete": ConcreteSampler,

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from visp.noise import uniform
+from visp.utils.noise import uniform
 
 
 @runtime_checkable

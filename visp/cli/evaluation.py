@@ -26,7 +26,7 @@ from visp.cli.options import (
 
 if TYPE_CHECKING:
     from visp.data import Split, VideoDataset
-    from visp.training import Evaluator
+    from visp.evaluator import Evaluator
 
 
 def add_commands(commands: Commands) -> None:
@@ -123,7 +123,8 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
 def _finetune(options: argparse.Namespace) -> None:
     import torch
 
-    from visp.training import checkpoint, finetune
+    from visp.training import finetune
+    from visp.weights import load_weights
 
     check_resume(options)
     check_device(options)
@@ -134,7 +135,7 @@ def _finetune(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     summarizer = new_summarizer(options, dataset.feature_dim)
     if options.weights is not None:
-        checkpoint.load_weights(summarizer, options.weights)
+        load_weights(summarizer, options.weights)
     out = options.out = options.out or default_folder("finetune")
     result = finetune(
         summarizer,
@@ -157,8 +158,8 @@ def _finetune(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from visp.training import checkpoint
-    from visp.training.folder import write_json
+    from visp.training.run_folder import write_json
+    from visp.weights import load_weights
 
     check_device(options)
     dataset = open_videos(options)
@@ -174,7 +175,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         found = evaluator.of_scores({name: np.asarray(scores[name], dtype=np.float64) for name in names})
     else:
         summarizer = new_summarizer(options, dataset.feature_dim)
-        checkpoint.load_weights(summarizer, options.weights)
+        load_weights(summarizer, options.weights)
         found = evaluator(summarizer, names)
     print(found.table())
     if options.json is not None:
@@ -234,7 +235,7 @@ def _fold(options: argparse.Namespace, dataset: VideoDataset) -> Split:
 
 def _evaluator(options: argparse.Namespace, dataset: VideoDataset) -> Evaluator:
     from visp.data import read_tvsum_mat, read_tvsum_tsv
-    from visp.training import Evaluator
+    from visp.evaluator import Evaluator
 
     user_scores = None
     if options.user_scores is not None:

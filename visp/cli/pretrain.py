@@ -101,7 +101,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
-    from visp.training.distributed import torchrun_processes
+    from visp.utils.distributed import torchrun_processes
 
     check_resume(options)
     check_device(options)
@@ -114,9 +114,10 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
 
     from visp.factory import make_encoder, make_summarizer
     from visp.pretrainer import SAMPLERS, ViSPPretrainer
-    from visp.training import load_weights, pretrain
-    from visp.training.distributed import by_first, is_first
+    from visp.training import pretrain
     from visp.training.standardize import FoldsInputs
+    from visp.utils.distributed import by_first, is_first
+    from visp.weights import load_weights
 
     out = options.out = options.out or by_first(lambda: default_folder("pretrain"), device)
     dataset = open_videos(options, index=options.index, say=is_first())
@@ -179,9 +180,8 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
 def _checkpoint_videos(
     options: argparse.Namespace, pretrainer: ViSPPretrainer, lengths: Sequence[int], device: torch.device
 ) -> bool:
-    from visp.processes import num_processes
-    from visp.training.distributed import is_first
     from visp.training.memory import should_recompute
+    from visp.utils.distributed import is_first, num_processes
 
     if options.checkpoint_videos is not None:
         return bool(options.checkpoint_videos)

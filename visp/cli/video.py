@@ -100,8 +100,8 @@ def _features(options: argparse.Namespace) -> int:
 def _summarize(options: argparse.Namespace) -> int:
     import torch
 
-    from visp.training import load_weights
     from visp.video import summarize_video
+    from visp.weights import load_weights
 
     extractor_weights = options.extractor_weights
     if extractor_weights is None and options.weights == "random" and options.extractor == "googlenet":

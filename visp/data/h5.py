@@ -15,7 +15,7 @@ import h5py
 from visp._version import __version__
 from visp.data.record import VideoRecord
 from visp.data.schema import GroupCheck, H5SchemaError, decoded, read_value
-from visp.files import unfinished
+from visp.utils.files import unfinished
 
 __all__ = [
     "H5SchemaError",

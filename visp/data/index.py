@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 
 from visp.data.h5 import H5SchemaError, H5Summary, natural_order, open_h5, read_attributes
-from visp.files import replacing
+from visp.utils.files import replacing
 
 _FORMAT = "visp-index-1"
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from visp.data.h5 import listed
-from visp.files import replacing
+from visp.utils.files import replacing
 
 _PARTS = {"train_keys": "train", "test_keys": "test", "val_keys": "validation"}
 

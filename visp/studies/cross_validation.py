@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from visp.data import VideoSource
 from visp.data.splits import Split, hold_out
+from visp.evaluator import Evaluator
 from visp.studies.significance import Figure
-from visp.training import checkpoint
-from visp.training.evaluate import Evaluator
 from visp.training.finetune import Select, finetune
-from visp.training.folder import digest, write_json
+from visp.training.run_folder import digest, write_json
+from visp.weights import CheckpointError, load_state, load_weights, state_hash
 
 FIGURES: tuple[Figure, ...] = ("tau", "rho", "f_score")
 
@@ -269,7 +269,7 @@ def _run_fold(
         torch.manual_seed(seed)
         summarizer = make_summarizer()
     if start is not None:
-        checkpoint.load_weights(summarizer, start)
+        load_weights(summarizer, start)
     result = finetune(
         summarizer, dataset, split, evaluator=evaluator, seed=seed, out_dir=folder, resume=folder is not None, **options
     )
@@ -299,7 +299,7 @@ def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
             if there.get(name) != value
         ]
         if differences:
-            raise checkpoint.CheckpointError(f"{path} is of another cross-validation: {'; '.join(differences)}")
+            raise CheckpointError(f"{path} is of another cross-validation: {'; '.join(differences)}")
     elif folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty and holds no cross-validation; choose another folder")
     else:
@@ -310,4 +310,4 @@ def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
 def _fingerprint(weights: Weights | None) -> str | None:
     if weights is None:
         return None
-    return checkpoint.state_hash(weights if isinstance(weights, Mapping) else checkpoint.load(weights))
+    return state_hash(weights if isinstance(weights, Mapping) else load_state(weights))

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visp.summarizers.inception import GoogLeNetTrunk
 from visp.summarizers.layers import ExactLinear
-from visp.summarizers.trunk import GoogLeNetTrunk
 
 Pooling = Literal["attention", "mean", "cls"]
 

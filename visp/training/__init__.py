@@ -1,20 +1,7 @@
-"""The training loops, and what is done with a trained summarizer."""
+"""The training runs: pretraining without labels, fine-tuning on them."""
 
-from visp.training.checkpoint import CheckpointError, load_weights
-from visp.training.evaluate import Evaluator
+from visp.training.collapse import CollapseWarning
 from visp.training.finetune import FinetuneResult, finetune
-from visp.training.predict import predict
 from visp.training.pretrain import PretrainResult, pretrain
-from visp.training.watch import CollapseWarning
 
-__all__ = [
-    "CheckpointError",
-    "CollapseWarning",
-    "Evaluator",
-    "FinetuneResult",
-    "PretrainResult",
-    "finetune",
-    "load_weights",
-    "predict",
-    "pretrain",
-]
+__all__ = ["CollapseWarning", "FinetuneResult", "PretrainResult", "finetune", "pretrain"]

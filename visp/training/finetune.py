@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from visp.data import VideoSource
 from visp.data.splits import Split
 from visp.eval import Evaluation
-from visp.training import checkpoint
-from visp.training.evaluate import Evaluator
-from visp.training.folder import digest, write_json
+from visp.evaluator import Evaluator
+from visp.prediction import segment_bounds
 from visp.training.loop import Loop
-from visp.training.predict import segment_bounds
+from visp.training.run_folder import digest, write_json
 from visp.training.settings import Precision, Settings
+from visp.weights import own_state_dict
 
 Select = Literal["last", "validation", "test"]
 Metric = Literal["tau_and_rho", "tau", "rho", "f_score"]
@@ -269,7 +269,7 @@ class _FinetuneLoop(Loop):
         return {"loss": f"{metrics['loss']:.4f}", **chosen}
 
     def _final_weights(self) -> dict[str, Tensor]:
-        return checkpoint.own_state_dict(self.module)
+        return own_state_dict(self.module)
 
     def _finish(self) -> None:
         if self.extra["best"] is not None:

@@ -19,13 +19,14 @@ from tqdm import tqdm
 
 from visp.data import collate_videos
 from visp.data.sampling import epoch_batches
-from visp.processes import num_processes, rank
-from visp.training import checkpoint, distributed
 from visp.training.arriving import Arriving
-from visp.training.folder import prepare_folder, write_json
 from visp.training.interruption import Interruption, leave_signals_alone
 from visp.training.metrics_log import MetricsLog, summary_writer
+from visp.training.run_folder import prepare_folder, write_json
 from visp.training.settings import Settings
+from visp.utils import distributed
+from visp.utils.distributed import num_processes, rank
+from visp.weights import CheckpointError, load_state, save_state
 
 _Result = TypeVar("_Result")
 
@@ -234,7 +235,7 @@ class Loop(ABC):
             self._keep_averages()
             self._finish()
             if folder is not None:
-                self._by_first(lambda: checkpoint.save(self._final_weights(), folder / "weights.pt"))
+                self._by_first(lambda: save_state(self._final_weights(), folder / "weights.pt"))
         finally:
             if log is not None:
                 log.close()
@@ -362,31 +363,31 @@ class Loop(ABC):
             "averages": self.averages,
             "extra": self.extra,
         }
-        checkpoint.save(state, folder / "checkpoint.pt")
+        save_state(state, folder / "checkpoint.pt")
 
     def _restore(self, folder: Path) -> None:
         """Go on from the folder's checkpoint, or write the first one."""
         path = folder / "checkpoint.pt"
-        state = self._by_first(lambda: checkpoint.load(path) if path.exists() else None)
+        state = self._by_first(lambda: load_state(path) if path.exists() else None)
         if state is None:
             self._save(folder)
             return
         if state.get("format") != self._format:
-            raise checkpoint.CheckpointError(f"{path} is not a checkpoint of a {self.kind} run")
+            raise CheckpointError(f"{path} is not a checkpoint of a {self.kind} run")
         differences = [
             f"{name} was {state['fingerprint'].get(name)!r} and is {value!r}"
             for name, value in self.fingerprint.items()
             if state["fingerprint"].get(name) != value
         ]
         if differences:
-            raise checkpoint.CheckpointError(f"{path} is of a run with other settings: {'; '.join(differences)}")
+            raise CheckpointError(f"{path} is of a run with other settings: {'; '.join(differences)}")
         for group in state["optimizer"]["param_groups"]:
             group["fused"] = self._fused  # the run may go on on another device
         try:
             self.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError) as error:
-            raise checkpoint.CheckpointError(f"{path} is of another model: {error}") from error
+            raise CheckpointError(f"{path} is of another model: {error}") from error
         self.scaler.load_state_dict(state["scaler"])
         for average, saved in zip(self.averages, state["averages"], strict=True):
             average.copy_(saved)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from visp.files import replacing
+from visp.utils.files import replacing
 
 
 class MetricsLog:

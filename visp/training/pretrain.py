@@ -13,9 +13,9 @@ from torch import Tensor
 
 from visp.data import VideoSource
 from visp.pretrainer import ViSPOutput, ViSPPretrainer
-from visp.training import checkpoint
-from visp.training.folder import digest
+from visp.training.collapse import CollapseWatch
 from visp.training.loop import Loop
+from visp.training.run_folder import digest
 from visp.training.settings import Precision, Schedule, Settings
 from visp.training.standardize import (
     FrameFeatures,
@@ -24,7 +24,7 @@ from visp.training.standardize import (
     require_folds_inputs,
     standardization,
 )
-from visp.training.watch import CollapseWatch
+from visp.weights import own_module, own_state_dict
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class _PretrainLoop(Loop):
         }
         self.change: Standardization | None = None
         if standardize:
-            require_folds_inputs(checkpoint.own_module(pretrainer.summarizer))
+            require_folds_inputs(own_module(pretrainer.summarizer))
             self.change = standardization(dataset)
             dataset = StandardizedVideos(dataset, self.change)
         self.changed = False  # whether the weights are those for standardized features
@@ -214,7 +214,7 @@ class _PretrainLoop(Loop):
     def take_inputs_as_they_are(self) -> None:
         """Take the standardization back into the weights, once."""
         if self.changed and self.change is not None:
-            summarizer = require_folds_inputs(checkpoint.own_module(self.pretrainer.summarizer))
+            summarizer = require_folds_inputs(own_module(self.pretrainer.summarizer))
             summarizer.fold_inputs(*(value.to(self.device) for value in self.change))
         self.changed, self.change = False, None
 
@@ -231,4 +231,4 @@ class _PretrainLoop(Loop):
         }
 
     def _final_weights(self) -> dict[str, Tensor]:
-        return checkpoint.own_state_dict(self.pretrainer.summarizer)
+        return own_state_dict(self.pretrainer.summarizer)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from visp.factory import find_factory
 from visp.summarizers.cnn import IMAGENET_URL
-from visp.summarizers.trunk import GoogLeNetTrunk
-from visp.training import checkpoint
+from visp.summarizers.inception import GoogLeNetTrunk
+from visp.weights import load_state, state_hash
 
 RESIZE, CROP = 256, 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -49,7 +49,7 @@ class GoogLeNetPool5(nn.Module):
             ValueError: If the file holds no weights, or others than GoogLeNet's.
         """
         classifiers = ("fc.", "aux1.", "aux2.")
-        state = {name: value for name, value in checkpoint.load(path).items() if not name.startswith(classifiers)}
+        state = {name: value for name, value in load_state(path).items() if not name.startswith(classifiers)}
         _load_strictly(self.googlenet, state, path)
 
 
@@ -84,7 +84,7 @@ class Extractor:
         self.provenance = {
             "extractor": name or type(model).__name__,
             "extractor_weights": weights,
-            "extractor_sha256": checkpoint.state_hash(model.state_dict()),
+            "extractor_sha256": state_hash(model.state_dict()),
             "preprocessing": preprocessing or (PREPROCESSING if preprocess is None else "the caller's"),
             "normalisation": normalisation,
         }
@@ -192,13 +192,13 @@ def _from_factory(name: str, weights: str | os.PathLike[str] | None) -> Extracto
     if not isinstance(model, nn.Module):
         raise TypeError(f"{name} returned a {type(made).__name__}, expected a torch.nn.Module or visp.video.Extractor")
     if weights not in (None, "random"):
-        _load_strictly(model, checkpoint.load(weights), weights)
+        _load_strictly(model, load_state(weights), weights)
     source = "as the factory made them" if weights is None else _weights_name(weights)
     if isinstance(made, Extractor):
         made.provenance |= {
             "extractor": name,
             "extractor_weights": source,
-            "extractor_sha256": checkpoint.state_hash(model.state_dict()),
+            "extractor_sha256": state_hash(model.state_dict()),
         }
         return made
     return Extractor(model, name=name, weights=source)

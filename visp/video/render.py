@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from visp.files import unfinished
+from visp.utils.files import unfinished
 from visp.video.decode import TimedFrame, VideoError, VideoReader, quarter_turns, shown, upright_image
 from visp.video.sound import SoundReader, SoundWriter
 

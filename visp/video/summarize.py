@@ -18,14 +18,15 @@ from visp._version import __version__
 from visp.eval.knapsack import knapsack
 from visp.eval.kts import kts
 from visp.eval.summary import shot_scores, upsample_scores
-from visp.files import replacing
-from visp.training import checkpoint, predict
+from visp.prediction import predict
+from visp.utils.files import replacing
 from visp.video.corpus import KTSFrames, check_kts_frames
 from visp.video.extract import VideoFeatures, extract_features, find_shots, unit_norm
 from visp.video.extractors import Extractor
 from visp.video.render import check_output, check_target, write_summary
 from visp.video.report import html_report
 from visp.video.result import VideoSummary
+from visp.weights import state_hash
 
 
 def summarize_video(
@@ -133,11 +134,7 @@ def summarize_video(
         notes=notes,
         settings={
             **(settings or {}),
-            **(
-                {"summarizer_sha256": checkpoint.state_hash(summarizer.state_dict())}
-                if isinstance(summarizer, nn.Module)
-                else {}
-            ),
+            **({"summarizer_sha256": state_hash(summarizer.state_dict())} if isinstance(summarizer, nn.Module) else {}),
             **extract.provenance,
             "sampling_rate": f"{fps:g} fps",
             "kts": f"linear kernel, {kts_frames} frames",

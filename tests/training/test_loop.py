@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_pretrain import (
+from torch import Tensor, nn
+
+import visp
+from tests.training.test_pretrain import (
     BATCH,
     BATCHES_AN_EPOCH,
     VIDEOS,
@@ -25,14 +28,11 @@ from test_pretrain import (
     pretrain,
     videos,
 )
-from torch import Tensor, nn
-
-import visp
 from visp.data import InMemoryDataset
 from visp.data.sampling import epoch_batches
 from visp.data.synthetic import make_corpus
-from visp.training import checkpoint
 from visp.training.settings import Settings
+from visp.weights import load_state
 
 # --- signals ------------------------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_resumes_to(folder: Path, uninterrupted: Path, *, step: int) -> None:
-    assert checkpoint.load(folder / "checkpoint.pt")["step"] == step
+    assert load_state(folder / "checkpoint.pt")["step"] == step
     assert not (folder / "weights.pt").exists()
     pretrain(noisy_pretrainer(seed=9), videos(), out_dir=folder, resume=True)
     assert_same_run(folder, uninterrupted)
@@ -176,7 +176,7 @@ def test_a_run_that_ends_within_its_warm_up_rises_only(schedule: str) -> None:
 def test_the_schedule_is_the_optimizers(tmp_path: Path) -> None:
     options: dict[str, Any] = {"schedule": "cosine", "lr": 0.1, "warmup_steps": 4, "epochs": 24}
     pretrain(linear_pretrainer(), videos(BATCH), out_dir=tmp_path / "run", **options)
-    groups = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["optimizer"]["param_groups"]
+    groups = load_state(tmp_path / "run" / "checkpoint.pt")["optimizer"]["param_groups"]
     assert groups[0]["lr"] == pytest.approx(settings(schedule="cosine").rate(23, 24))
 
 
@@ -200,8 +200,8 @@ def test_the_average_follows_the_weights_of_every_step(tmp_path: Path) -> None:
     pretrain(averaged, videos(BATCH), epochs=3, ema_decay=0.25, out_dir=tmp_path / "run")
 
     torch.testing.assert_close(averaged.summarizer.get_parameter("score.weight").detach(), expected)
-    torch.testing.assert_close(checkpoint.load(tmp_path / "run" / "weights.pt")["score.weight"], expected)
-    last = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["module"]["summarizer.score.weight"]
+    torch.testing.assert_close(load_state(tmp_path / "run" / "weights.pt")["score.weight"], expected)
+    last = load_state(tmp_path / "run" / "checkpoint.pt")["module"]["summarizer.score.weight"]
     torch.testing.assert_close(last, weights[-1])
 
 
@@ -216,7 +216,7 @@ def test_resume_goes_on_with_schedule_average_and_batches_by_length(tmp_path: Pa
     resumed = noisy_pretrainer(seed=9)
     pretrain(resumed, corpus, out_dir=tmp_path / "run", resume=True, **options)
     assert_same_run(tmp_path / "run", tmp_path / "straight")
-    assert_same(dict(resumed.summarizer.state_dict()), checkpoint.load(tmp_path / "straight" / "weights.pt"))
+    assert_same(dict(resumed.summarizer.state_dict()), load_state(tmp_path / "straight" / "weights.pt"))
 
 
 # --- batches ------------------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from csta_reference import INCEPTIONS, ReferenceCSTA
-from helpers import normal
 from scipy import stats
 from torch import Tensor, nn
 
+from tests.builders import normal
+from tests.summarizers.csta_reference import INCEPTIONS, ReferenceCSTA
 from visp.adapters import EncodesVideo
 from visp.summarizers import CSTA, GoogleNet
 

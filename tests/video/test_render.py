@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("av")
 
 import av
-from video_clips import (
+
+from tests.video.clips import (
     RATE,
     coloured,
     decode_fully,
@@ -22,7 +23,6 @@ from video_clips import (
     real_video,
     write_clip,
 )
-
 from visp.video import VideoError, iter_sampled_frames, write_summary
 
 

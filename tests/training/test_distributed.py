@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_worker import (
+
+import visp
+from tests.builders import make_videos
+from tests.training.distributed_worker import (
     EVERYTHING,
     SPLITS,
     corpus,
@@ -23,25 +26,21 @@ from distributed_worker import (
     plain_pretrainer,
     two_steps,
 )
-from helpers import make_videos
-from test_pretrain import assert_same, lines, pretrain
+from tests.training.test_pretrain import assert_same, lines, pretrain
+from visp.weights import load_state, own_state_dict
 
-import visp
-from visp.training import checkpoint
-
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
 def environment() -> dict[str, str]:
-    paths = os.pathsep.join([str(Path(visp.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(ROOT), str(Path(visp.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
 
 
 def start(scenario: str, folder: Path, world: int) -> list[subprocess.Popen[str]]:
-    worker = str(HERE / "distributed_worker.py")
     return [
         subprocess.Popen(
-            [sys.executable, worker, scenario, str(folder), str(rank), str(world)],
+            [sys.executable, "-m", "tests.training.distributed_worker", scenario, str(folder), str(rank), str(world)],
             env=environment(),
             stderr=subprocess.PIPE,
             text=True,
@@ -164,8 +163,8 @@ def test_two_processes_train_as_one(
         torch.testing.assert_close(process[name]["state"], alone.state_dict(), rtol=1e-4, atol=1e-5)
     metrics = [pytest.approx(line, rel=1e-4, abs=1e-6) for line in lines(tmp_path / "run")]
     assert lines(folder / name) == metrics
-    weights = checkpoint.load(folder / name / "weights.pt")
-    torch.testing.assert_close(weights, checkpoint.own_state_dict(alone.summarizer), rtol=1e-4, atol=1e-5)
+    weights = load_state(folder / name / "weights.pt")
+    torch.testing.assert_close(weights, own_state_dict(alone.summarizer), rtol=1e-4, atol=1e-5)
 
 
 def test_two_processes_leave_the_files_of_one(pretrained: tuple[Path, list[Any]]) -> None:
@@ -187,7 +186,7 @@ def test_processes_end_with_the_same_module(pretrained: tuple[Path, list[Any]]) 
 def test_resume_in_as_many_processes_is_exact(pretrained: tuple[Path, list[Any]]) -> None:
     folder, _ = pretrained
     for name in ("checkpoint.pt", "weights.pt"):
-        assert_same(checkpoint.load(folder / "resumed" / name), checkpoint.load(folder / "noisy" / name))
+        assert_same(load_state(folder / "resumed" / name), load_state(folder / "noisy" / name))
     assert lines(folder / "resumed") == lines(folder / "noisy")
 
 
@@ -234,14 +233,14 @@ def test_a_signal_to_one_process_ends_all_after_one_step_with_a_checkpoint(tmp_p
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], errors
-    assert [checkpoint.load(tmp_path / f"{rank}.pt") for rank in range(2)] == [{"status": 143}] * 2
-    assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["step"] == len(lines(tmp_path / "run")) >= 5
+    assert [load_state(tmp_path / f"{rank}.pt") for rank in range(2)] == [{"status": 143}] * 2
+    assert load_state(tmp_path / "run" / "checkpoint.pt")["step"] == len(lines(tmp_path / "run")) >= 5
 
 
 def test_the_torchrun_example_trains_as_in_one_process(tmp_path: Path) -> None:
-    script = [str(HERE.parent / "examples" / "torchrun_pretrain.py"), "--epochs", "2", "--out"]
+    script = [str(ROOT / "examples" / "torchrun_pretrain.py"), "--epochs", "2", "--out"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     for command in ([sys.executable, *script, "one"], [*torchrun, *script, "two"]):
         subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, check=True, timeout=120)
-    one, two = (checkpoint.load(tmp_path / name / "weights.pt") for name in ("one", "two"))
+    one, two = (load_state(tmp_path / name / "weights.pt") for name in ("one", "two"))
     torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)

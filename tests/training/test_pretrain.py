@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import LENGTHS, LinearSummarizer, MeanEncoder, make_videos
 from torch import Tensor, nn
 
 import visp
+from tests.builders import LENGTHS, LinearSummarizer, MeanEncoder, make_videos
 from visp.data import InMemoryDataset
 from visp.data.synthetic import make_corpus
-from visp.training import CheckpointError, CollapseWarning, checkpoint
-from visp.training.watch import CollapseWatch
+from visp.training.collapse import CollapseWarning, CollapseWatch
+from visp.weights import CheckpointError, load_state, save_state
 
 BATCH = 8
 BATCHES_AN_EPOCH = 3
@@ -95,8 +95,8 @@ def assert_same(first: Any, second: Any) -> None:
 
 def assert_same_run(first: Path, second: Path) -> None:
     assert (first / "metrics.jsonl").read_bytes() == (second / "metrics.jsonl").read_bytes()
-    assert_same(checkpoint.load(first / "weights.pt"), checkpoint.load(second / "weights.pt"))
-    assert_same(checkpoint.load(first / "checkpoint.pt"), checkpoint.load(second / "checkpoint.pt"))
+    assert_same(load_state(first / "weights.pt"), load_state(second / "weights.pt"))
+    assert_same(load_state(first / "checkpoint.pt"), load_state(second / "checkpoint.pt"))
 
 
 class Reads(Sequence[Tensor]):
@@ -160,7 +160,7 @@ import os, random, signal, sys, time, warnings
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from test_pretrain import Reads, noisy_pretrainer, pretrain
+from tests.training.test_pretrain import Reads, noisy_pretrainer, pretrain
 
 run, metrics = Path(sys.argv[1]), Path(sys.argv[1]) / "metrics.jsonl"
 for number in range(10):
@@ -184,7 +184,7 @@ for number in range(10):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
 def test_resume_after_ten_kills_equals_an_uninterrupted_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(visp.__file__).parents[1])])
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(visp.__file__).parents[1])])
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([paths, os.environ.get("PYTHONPATH", "")])}
     killed = subprocess.run(
         [sys.executable, "-c", KILL_TEN_TIMES, str(run)],
@@ -411,22 +411,22 @@ def test_a_checkpoint_that_is_not_one_is_refused_and_kept(tmp_path: Path, spoil:
 
 
 def test_a_failing_save_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    checkpoint.save({"step": 1}, tmp_path / "checkpoint.pt")
+    save_state({"step": 1}, tmp_path / "checkpoint.pt")
     with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
-        checkpoint.save({"weights": torch.ones(1000), "step": lambda: 2}, tmp_path / "checkpoint.pt")
+        save_state({"weights": torch.ones(1000), "step": lambda: 2}, tmp_path / "checkpoint.pt")
     assert list(contents(tmp_path)) == ["checkpoint.pt"]
-    assert checkpoint.load(tmp_path / "checkpoint.pt") == {"step": 1}
+    assert load_state(tmp_path / "checkpoint.pt") == {"step": 1}
 
 
 def test_a_failing_first_save_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
-        checkpoint.save({"step": lambda: 2}, tmp_path / "checkpoint.pt")
+        save_state({"step": lambda: 2}, tmp_path / "checkpoint.pt")
     assert contents(tmp_path) == {}
 
 
 def test_loading_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        checkpoint.load(tmp_path / "none.pt")
+        load_state(tmp_path / "none.pt")
 
 
 # --- order and noise ----------------------------------------------------------------------------------------
@@ -547,7 +547,7 @@ def test_the_learning_rate_warms_up_linearly(tmp_path: Path) -> None:
     for epochs in (1, 5, 10, 14):
         options = {"epochs": epochs, "lr": 0.01, "warmup_steps": 10, "out_dir": tmp_path, "resume": True}
         pretrain(linear_pretrainer(), videos(BATCH), **options)
-        rates[epochs] = checkpoint.load(tmp_path / "checkpoint.pt")["optimizer"]["param_groups"][0]["lr"]
+        rates[epochs] = load_state(tmp_path / "checkpoint.pt")["optimizer"]["param_groups"][0]["lr"]
     assert rates == pytest.approx({1: 0.001, 5: 0.005, 10: 0.01, 14: 0.01})
 
 
@@ -625,7 +625,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_before_the_update(
     with pytest.raises(FloatingPointError, match=r"step 4 is nan.*: video_\d+(, video_\d+){7}\.") as caught:
         pretrain(pretrainer, corpus, out_dir=tmp_path, checkpoint_seconds=0, clip_grad_norm=clip_grad_norm)
     assert ("gradient" if gradient_only else "loss") in str(caught.value)
-    state = checkpoint.load(tmp_path / "checkpoint.pt")
+    state = load_state(tmp_path / "checkpoint.pt")
     assert state["step"] == 3
     assert len(lines(tmp_path)) == 3
     for name, parameter in pretrainer.named_parameters():

@@ -12,8 +12,8 @@ from visp.data import InMemoryDataset, VideoRecord
 from visp.data.synthetic import make_corpus
 from visp.encoders import AttentionPoolEncoder
 from visp.summarizers import CSTA, GoogleNet
-from visp.training import checkpoint
 from visp.training.standardize import FoldsInputs, StandardizedVideos, standardization
+from visp.weights import load_state
 
 OFFSET = 3.0
 
@@ -93,9 +93,9 @@ def test_after_pretraining_the_summarizer_takes_the_features_as_they_are() -> No
 def test_the_weights_file_is_folded_and_the_checkpoint_is_not(tmp_path: Path) -> None:
     summarizer, videos = Folding(), crowded()
     run(summarizer, videos, out_dir=tmp_path / "run")
-    weights = checkpoint.load(tmp_path / "run" / "weights.pt")
+    weights = load_state(tmp_path / "run" / "weights.pt")
     assert torch.equal(weights["score.weight"], summarizer.score.weight)
-    state = checkpoint.load(tmp_path / "run" / "checkpoint.pt")
+    state = load_state(tmp_path / "run" / "checkpoint.pt")
     scale = standardization(videos).scale
     assert torch.allclose(state["module"]["summarizer.score.weight"] / scale, weights["score.weight"])
 

@@ -17,9 +17,18 @@ from torch import Tensor, nn
 
 pytest.importorskip("av")
 
-from video_clips import RATE, REAL_VIDEOS, Image, coloured, decode_fully, mean_colours, probe, real_video, write_clip
-
 import visp
+from tests.video.clips import (
+    RATE,
+    REAL_VIDEOS,
+    Image,
+    coloured,
+    decode_fully,
+    mean_colours,
+    probe,
+    real_video,
+    write_clip,
+)
 from visp.cli import main
 from visp.eval import check_shots
 from visp.video import Extractor, GoogLeNetPool5, VideoError, VideoSummary, summarize_video
@@ -273,7 +282,7 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
     """Runs a command line on the tests' colour extractor; returns status, output and errors."""
 
     def run(*words: object, extractor: bool = True) -> tuple[int, str, str]:
-        own = ["--extractor", "test_video_features:make_colour_extractor"] if extractor else []
+        own = ["--extractor", "tests.video.test_features:make_colour_extractor"] if extractor else []
         status = main([str(word) for word in [*words, *own]])
         printed = capsys.readouterr()
         return status, printed.out, re.sub(r".*\r", "", printed.err)
@@ -299,7 +308,14 @@ def test_trained_weights_and_json_on_the_output(tmp_path: Path, command: Any) ->
     clip = write_clip(tmp_path / "clip.mp4", coloured([40, 40, 40]))
     weights = tmp_path / "weights.pt"
     torch.save(make_linear(3).state_dict(), weights)
-    arguments = ["summarize", clip, "-o", tmp_path / "out.mp4", "--summarizer", "test_video_summarize:make_linear"]
+    arguments = [
+        "summarize",
+        clip,
+        "-o",
+        tmp_path / "out.mp4",
+        "--summarizer",
+        "tests.video.test_summarize:make_linear",
+    ]
     status, printed, errors = command(*arguments, "--weights", weights, "--seconds", "1.5", "--json", "-")
     assert (status, errors) == (0, "")
     found = json.loads(printed)
@@ -318,7 +334,7 @@ def test_weights_without_extractor_weights_say_what_to_pass(tmp_path: Path, comm
 
 
 def test_the_python_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "video.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "video.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "trip.mp4" in block]
     monkeypatch.chdir(tmp_path)
     write_clip("trip.mp4", 100)
@@ -328,6 +344,9 @@ def test_the_python_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     exec(compile(code, "docs/video.md", "exec"), {})
     assert len(mean_colours(Path("cut.mp4"))) == 62
     assert len(mean_colours(Path("trip_summary.mp4"))) == 100
+
+
+FACTORY = "tests.video.test_summarize:make_linear"
 
 
 def make_linear(feature_dim: int) -> nn.Module:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from visp.adapters import AdaptedSummarizer
-from visp.files import replacing
+from visp.utils.files import replacing
 
 
 class CheckpointError(ValueError):
     """A file that should be a checkpoint is not one, or belongs to another run."""
 
 
-def save(state: object, path: str | os.PathLike[str]) -> None:
+def save_state(state: object, path: str | os.PathLike[str]) -> None:
     """Save tensors and plain values with ``torch.save``, atomically.
 
     Args:
@@ -30,8 +30,8 @@ def save(state: object, path: str | os.PathLike[str]) -> None:
         torch.save(state, file)
 
 
-def load(path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Load what :func:`save` wrote, with ``weights_only=True``: no code in the file is run.
+def load_state(path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """Load what :func:`save_state` wrote, with ``weights_only=True``: no code in the file is run.
 
     Args:
         path: The file.
@@ -86,7 +86,7 @@ def load_weights(summarizer: nn.Module, weights: str | os.PathLike[str] | Mappin
         CheckpointError: If the file cannot be loaded, or names or shapes are not those of the module; the message
             lists them.
     """
-    state = weights if isinstance(weights, Mapping) else load(weights)
+    state = weights if isinstance(weights, Mapping) else load_state(weights)
     source = "the state dict" if isinstance(weights, Mapping) else weights
     try:
         own_module(summarizer).load_state_dict(state)

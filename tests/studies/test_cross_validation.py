@@ -15,7 +15,7 @@ from visp.data import InMemoryDataset, Split, make_splits
 from visp.data.synthetic import make_corpus
 from visp.studies.cross_validation import CrossValidation, Fold, cross_validate, read_results, results_table
 from visp.studies.significance import compare
-from visp.training import CheckpointError, checkpoint
+from visp.weights import CheckpointError, save_state
 
 
 class Scorer(nn.Module):
@@ -68,7 +68,7 @@ def test_a_round_is_the_mean_over_its_folds_and_a_fold_what_finetune_finds() -> 
 
 def test_every_fold_starts_from_the_pretrained_weights(tmp_path: Path) -> None:
     trained = Scorer()
-    checkpoint.save(trained.state_dict(), tmp_path / "weights.pt")
+    save_state(trained.state_dict(), tmp_path / "weights.pt")
     scratch, from_file, from_state = (
         run(lr=0.0),
         run(lr=0.0, pretrained=tmp_path / "weights.pt"),

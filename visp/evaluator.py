@@ -13,7 +13,7 @@ from visp.data import VideoSource
 from visp.eval import Evaluation, evaluate
 from visp.eval.protocols import Dataset as Benchmark
 from visp.eval.protocols import Protocol
-from visp.training.predict import predict
+from visp.prediction import predict
 
 _KEYS = ("picks", "n_frames", "change_points", "user_summary", "gtscore")
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from helpers import LinearSummarizer, MeanEncoder, fill, gradients, make_videos
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.builders import LinearSummarizer, MeanEncoder, fill, gradients, make_videos
 from visp import adapt_summarizer
 from visp.pretrainer import ViSPOutput, ViSPPretrainer
 
@@ -107,7 +107,7 @@ def message_of(function: Callable[[], object]) -> str:
 
 def behaviours(rank: int, world: int) -> dict[str, Any]:
     """How two processes treat what is not a plain training step."""
-    from visp.training.distributed import average_gradients
+    from visp.utils.distributed import average_gradients
 
     part = own_part((5, 3), rank)
 
@@ -189,7 +189,11 @@ def corpus() -> Any:
 
 def pretraining(rank: int, world: int, folder: Path) -> dict[str, Any]:
     """Runs of :func:`visp.pretrain` in two processes."""
-    from test_pretrain import noisy_pretrainer, pretrain, videos  # here: the other scenarios start faster without
+    from tests.training.test_pretrain import (  # here: the other scenarios start faster without
+        noisy_pretrainer,
+        pretrain,
+        videos,
+    )
 
     many = corpus()
 
@@ -216,7 +220,7 @@ def pretraining(rank: int, world: int, folder: Path) -> dict[str, Any]:
 
 def interrupted(rank: int, world: int, folder: Path) -> dict[str, Any]:
     """A run in which one process is told to end; it says which steps it did."""
-    from test_pretrain import Reads, noisy_pretrainer, pretrain
+    from tests.training.test_pretrain import Reads, noisy_pretrainer, pretrain
 
     slow = Reads(seconds=0.002)
     status = 0

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import MeanEncoder
-from test_loop import tell_within_step
-from test_pretrain import (
+from torch import Tensor
+
+import visp
+from tests.builders import MeanEncoder
+from tests.training.test_loop import tell_within_step
+from tests.training.test_pretrain import (
     BATCH,
     BATCHES_AN_EPOCH,
     SpoiledAtStep,
@@ -22,15 +25,13 @@ from test_pretrain import (
     pretrain,
     videos,
 )
-from torch import Tensor
-
-import visp
 from visp.encoders import AttentionPoolEncoder
 from visp.summarizers import CSTA
-from visp.training import checkpoint, loop
+from visp.training import loop
 from visp.training.arriving import Arriving
 from visp.training.loop import Loop
 from visp.training.pretrain import _PretrainLoop
+from visp.weights import load_state
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_step_that_is_not_finite_leaves_the_weights_before_it_although_another
     at_once = spoiled()
     with pytest.raises(FloatingPointError):
         pretrain(at_once, videos(), out_dir=tmp_path / "at_once", checkpoint_seconds=0)
-    before = checkpoint.load(tmp_path / "at_once" / "checkpoint.pt")
+    before = load_state(tmp_path / "at_once" / "checkpoint.pt")
     assert before["step"] == 2
 
     later = spoiled()
@@ -160,7 +161,7 @@ def test_a_signal_while_a_checkpoint_waits_for_its_step_loses_nothing(
     monkeypatch.setattr(Arriving, "read", told_while_reading)
     with pytest.raises(KeyboardInterrupt):
         pretrain(noisy_pretrainer(), videos(), out_dir=tmp_path / "run", checkpoint_seconds=0)
-    assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["step"] == len(lines(tmp_path / "run")) == 2
+    assert load_state(tmp_path / "run" / "checkpoint.pt")["step"] == len(lines(tmp_path / "run")) == 2
     pretrain(noisy_pretrainer(seed=9), videos(), out_dir=tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
@@ -189,7 +190,7 @@ def test_a_run_goes_on_on_another_kind_of_device(tmp_path: Path, monkeypatch: py
         pretrain(pretrainer, videos(), out_dir=tmp_path / "run")
     monkeypatch.setitem(loop.STEPS_BEHIND, "cpu", 1 - first)
     pretrain(noisy_pretrainer(seed=9), videos(), out_dir=tmp_path / "run", resume=True)
-    weights, expected = (checkpoint.load(tmp_path / run / "weights.pt") for run in ("run", "whole"))
+    weights, expected = (load_state(tmp_path / run / "weights.pt") for run in ("run", "whole"))
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
 
@@ -201,7 +202,7 @@ def test_a_run_that_is_ended_logs_every_step_of_its_checkpoint_and_resumes_to_th
     tell_within_step(pretrainer, signal.SIGTERM, step=4)
     with pytest.raises(SystemExit):
         pretrain(pretrainer, videos(), out_dir=tmp_path / "run", checkpoint_seconds=1e9)
-    assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["step"] == 4
+    assert load_state(tmp_path / "run" / "checkpoint.pt")["step"] == 4
     assert len(lines(tmp_path / "run")) == 4
     pretrain(noisy_pretrainer(seed=9), videos(), out_dir=tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", tmp_path / "whole")

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import gradients, normal
 from torch import Tensor, nn
 
+from tests.builders import gradients, normal
+from visp.summarizers.inception import ConvNormReLU, GoogLeNetTrunk
 from visp.summarizers.layers import ExactLinear, add_top_rows
-from visp.summarizers.trunk import ConvNormReLU, GoogLeNetTrunk
 
 
 @pytest.fixture(autouse=True)

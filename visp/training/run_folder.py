@@ -6,8 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from visp.files import replacing
-from visp.training import checkpoint
+from visp.utils.files import replacing
+from visp.weights import CheckpointError
 
 
 def digest(value: object) -> str:
@@ -36,5 +36,5 @@ def prepare_folder(folder: Path, resume: bool) -> Path:
     for unfinished in folder.glob(".visp-*"):  # of a run that was killed while it saved
         unfinished.unlink()
     if resume and any(folder.iterdir()) and not (folder / "checkpoint.pt").exists():
-        raise checkpoint.CheckpointError(f"{folder} is not empty and holds no checkpoint.pt to resume from")
+        raise CheckpointError(f"{folder} is not empty and holds no checkpoint.pt to resume from")
     return folder

@@ -13,8 +13,7 @@ import pytest
 
 pytest.importorskip("av")
 
-from video_clips import RATE, coloured, mean_colours, probe, real_video, write_clip
-
+from tests.video.clips import RATE, coloured, mean_colours, probe, real_video, write_clip
 from visp.video import VideoError, iter_sampled_frames
 from visp.video.decode import VideoReader, sampled
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 import visp
 from visp.data import InMemoryDataset, Split, VideoRecord
 from visp.data.synthetic import make_corpus
-from visp.training import CheckpointError, checkpoint, loop
+from visp.training import loop
+from visp.weights import CheckpointError, load_state, save_state
 
 
 class Scorer(nn.Module):
@@ -124,7 +125,7 @@ def test_last_keeps_the_last_epoch(videos: InMemoryDataset, split: Split, tmp_pa
     summarizer = scorer()
     result = run(summarizer, videos, split, out_dir=tmp_path / "run")
     assert (result.steps, result.epoch, result.select, result.test) == (15, 3, "last", None)
-    weights = checkpoint.load(tmp_path / "run" / "weights.pt")
+    weights = load_state(tmp_path / "run" / "weights.pt")
     assert all(torch.equal(value, weights[name]) for name, value in summarizer.state_dict().items())
 
 
@@ -243,7 +244,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
     script = """
 import sys, torch, visp
 sys.path.insert(0, sys.argv[2])
-from test_finetune import scorer
+from tests.training.test_finetune import scorer
 from visp.data import InMemoryDataset, Split
 from visp.data.synthetic import make_corpus
 torch.set_num_threads(1)
@@ -253,7 +254,7 @@ visp.finetune(summarizer, videos, Split(videos.names, ()), epochs=int(sys.argv[3
               resume=True, checkpoint_seconds=0, progress=False)
 """
     command = [sys.executable, "-c", script]
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[2])
     with subprocess.Popen([*command, str(tmp_path / "killed"), here, "40"]) as process:
         path = tmp_path / "killed" / "metrics.jsonl"
         while process.poll() is None and not (path.exists() and path.read_text().count("\n") > 20):
@@ -261,7 +262,7 @@ visp.finetune(summarizer, videos, Split(videos.names, ()), epochs=int(sys.argv[3
         os.kill(process.pid, signal.SIGKILL)
     for folder in ("killed", "whole"):
         subprocess.run([*command, str(tmp_path / folder), here, "40"], check=True)
-    killed, whole = (checkpoint.load(tmp_path / folder / "weights.pt") for folder in ("killed", "whole"))
+    killed, whole = (load_state(tmp_path / folder / "weights.pt") for folder in ("killed", "whole"))
     assert all(torch.equal(value, killed[name]) for name, value in whole.items())
 
 
@@ -272,7 +273,7 @@ def test_a_resumed_run_with_other_settings_is_refused(videos: InMemoryDataset, s
 
 
 def test_a_checkpoint_of_pretraining_is_refused(videos: InMemoryDataset, split: Split, tmp_path: Path) -> None:
-    checkpoint.save({"format": "visp-pretrain-1"}, tmp_path / "checkpoint.pt")
+    save_state({"format": "visp-pretrain-1"}, tmp_path / "checkpoint.pt")
     with pytest.raises(CheckpointError, match="not a checkpoint of a finetune run"):
         run(scorer(), videos, split, out_dir=tmp_path, resume=True)
 
@@ -284,7 +285,7 @@ def test_an_adapted_module_is_trained_and_saved_under_its_own_keys(
     before = weight(module).clone()
     run(visp.adapt_summarizer(module, probabilities=True), videos, split, out_dir=tmp_path / "run")
     assert not torch.equal(before, weight(module))
-    weights = checkpoint.load(tmp_path / "run" / "weights.pt")
+    weights = load_state(tmp_path / "run" / "weights.pt")
     assert set(weights) == {"0.weight", "0.bias"}
     other = nn.Sequential(nn.Linear(64, 1), nn.Sigmoid())
     visp.load_weights(visp.adapt_summarizer(other, probabilities=True), tmp_path / "run" / "weights.pt")

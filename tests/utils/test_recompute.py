@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from helpers import gradients, normal
 from torch import Tensor, nn
 
-from visp.recompute import recomputed
+from tests.builders import gradients, normal
+from visp.utils.recompute import recomputed
 
 
 class Counter(nn.Module):

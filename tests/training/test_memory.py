@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import LinearSummarizer, MeanEncoder, normal
 from torch import Tensor, nn
 
 import visp
+from tests.builders import LinearSummarizer, MeanEncoder, normal
 from visp.summarizers import CSTA, GoogleNet
 from visp.training import memory
 from visp.training.memory import KIB_A_FRAME, memory_of, should_recompute

@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 pytest.importorskip("av")
 
-from video_clips import Image, coloured, write_clip
-
+from tests.video.clips import Image, coloured, write_clip
 from visp.data import read_record, validate_h5
 from visp.eval import check_shots
-from visp.training.checkpoint import state_hash
 from visp.video import Extractor, GoogLeNetPool5, VideoError, extract_corpus, extract_features, make_extractor
 from visp.video.extractors import normalised, resize_and_crop
+from visp.weights import state_hash
 
 
 class Colour(nn.Module):
@@ -201,14 +200,14 @@ def test_a_model_that_is_no_extractor_is_refused(tmp_path: Path, model: nn.Modul
 
 
 def test_a_factory_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    extractor = make_extractor("test_video_features:make_colour_extractor")
+    extractor = make_extractor("tests.video.test_features:make_colour_extractor")
     assert extractor.feature_dim == 3
     assert extractor.provenance["extractor_weights"] == "as the factory made them"
     torch.save({"weight": torch.zeros(3, 3)}, tmp_path / "zeros.pt")
-    loaded = make_extractor("test_video_features:make_colour_extractor", tmp_path / "zeros.pt")
+    loaded = make_extractor("tests.video.test_features:make_colour_extractor", tmp_path / "zeros.pt")
     assert loaded.provenance["extractor_weights"] == "zeros.pt"
     assert loaded.provenance["extractor_sha256"] != extractor.provenance["extractor_sha256"]
-    for name in ("nothing", "no_such_module:f", "test_video_features:no_such_factory"):
+    for name in ("nothing", "no_such_module:f", "tests.video.test_features:no_such_factory"):
         with pytest.raises(ValueError, match="extractor"):
             make_extractor(name)
     with pytest.raises(TypeError, match=r"returned a float, expected a torch\.nn\.Module"):
@@ -339,7 +338,7 @@ def test_processes_share_a_folder(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "corpus.h5"
     code = (
         "import sys, torch; torch.set_num_threads(1)\n"
-        "from test_video_features import colour_extractor\n"
+        "from tests.video.test_features import colour_extractor\n"
         "from visp.video import extract_corpus\n"
         "extractor = colour_extractor()\n"
         "corpus = extract_corpus([sys.argv[1]], sys.argv[2], extractor)\n"
@@ -348,10 +347,10 @@ def test_processes_share_a_folder(tmp_path: Path, folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    here = Path(__file__).parent
+    root = Path(__file__).parents[2]
     shared = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
+        "PYTHONPATH": str(root),
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

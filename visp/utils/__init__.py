@@ -1,0 +1,1 @@
+"""What needs no knowledge of videos: noise, recomputation, processes, files."""
