@@ -65,9 +65,23 @@ def _add_extraction(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--fps", type=float, default=2.0, metavar="X", help="frames to sample a second of video")
     add("--kts", default="sampled", choices=("sampled", "all"), help="frames at which shots may be cut")
-    add("--extractor", default="googlenet", metavar="NAME", help="googlenet, or package.module:factory")
-    add("--extractor-weights", metavar="FILE", help="weights of the extractor; `random` to try the pipeline")
-    add("--batch-size", type=int, default=32, metavar="N", help="frames that go through the extractor together")
+    add(
+        "--extractor",
+        metavar="NAME",
+        help="efficientnet-lite0 (where no weights are given), googlenet (where some are), or package.module:factory, "
+        "which is called without arguments",
+    )
+    add(
+        "--extractor-weights",
+        metavar="FILE",
+        help="weights of the extractor; `imagenet` fetches torchvision's for googlenet; `random` to try the pipeline",
+    )
+    add(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="frames that go through the extractor together (if not given: 4 on a CPU, 32 elsewhere)",
+    )
 
 
 def _features(options: argparse.Namespace) -> int:
@@ -90,6 +104,7 @@ def _features(options: argparse.Namespace) -> int:
         return 0
     resumed = f" ({corpus.resumed} of them from an earlier run)" if corpus.resumed else ""
     print(f"{_counted(len(corpus.videos), 'video')} in {options.out}{resumed}")
+    print("time: " + ", ".join(f"{stage} {spent:.1f} s" for stage, spent in corpus.seconds.items()))
     if corpus.left_out:
         print(f"left out {_counted(len(corpus.left_out), 'file')}:", file=sys.stderr)
         for reason in corpus.left_out.values():
@@ -104,7 +119,7 @@ def _summarize(options: argparse.Namespace) -> int:
     from visp.weights import load_weights
 
     extractor_weights = options.extractor_weights
-    if extractor_weights is None and options.weights == "random" and options.extractor == "googlenet":
+    if extractor_weights is None and options.weights == "random" and options.extractor is None:
         extractor_weights = "random"
     extractor = _extractor(options, extractor_weights)
     torch.manual_seed(0)
@@ -145,6 +160,10 @@ def _extractor(options: argparse.Namespace, weights: str | None) -> Extractor:
         require_av()
     except ModuleNotFoundError as error:
         raise ValueError(str(error)) from error
+    if options.extractor == "googlenet" and weights is None:
+        raise ValueError(
+            "--extractor googlenet needs --extractor-weights: `imagenet` to fetch torchvision's, FILE, or `random`"
+        )
     extractor = make_extractor(options.extractor, weights)
     local = os.environ.get("LOCAL_RANK", "0")
     extractor.model.to(f"cuda:{local}" if options.device == "cuda" else options.device)
