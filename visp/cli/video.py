@@ -6,12 +6,15 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visp.cli.options import Commands, add_command, add_summarizer, check_device, natural, new_summarizer
 
 if TYPE_CHECKING:
+    import torch
+
     from visp.video import Extractor, VideoSummary
 
 
@@ -168,6 +171,23 @@ def _extractor(options: argparse.Namespace, weights: str | None) -> Extractor:
     local = os.environ.get("LOCAL_RANK", "0")
     extractor.model.to(f"cuda:{local}" if options.device == "cuda" else options.device)
     return extractor
+
+
+def with_features(data: Sequence[str], folder: Path, device: torch.device) -> list[str]:
+    """Put the h5 file of their features in the place of videos and folders of them, made or reused in ``folder``."""
+    from visp.utils.distributed import is_first
+    from visp.video import features_of, make_extractor
+    from visp.video.sources import is_named_like_a_video
+
+    videos = [path for path in data if Path(path).is_dir() or is_named_like_a_video(Path(path))]
+    if not videos:
+        return list(data)
+    extractor = make_extractor()
+    extractor.model.to(device)
+    features = features_of(videos, folder, extractor, progress=is_first())
+    if is_first():
+        print(f"features of {', '.join(videos)}: {features}")
+    return [*(path for path in data if path not in videos), str(features)]
 
 
 def _describe(summary: VideoSummary) -> None:

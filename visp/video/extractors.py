@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +90,7 @@ class Extractor:
         self.model = model
         self.preprocess = preprocess or resize_and_crop
         self.mean, self.std = mean, std
+        self._feature_dim: int | None = None
         self.provenance = {
             "extractor": name or type(model).__name__,
             "extractor_weights": weights,
@@ -137,11 +137,13 @@ class Extractor:
         parameter = next(self.model.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
 
-    @cached_property
+    @property
     def feature_dim(self) -> int:
-        """d, dimension of a frame's features."""
-        frame = np.zeros((RESIZE, RESIZE, 3), dtype=np.uint8)
-        return int(self(self.preprocess(frame).unsqueeze(0)).shape[1])
+        """d, dimension of a frame's features, found by extracting those of a black frame."""
+        if self._feature_dim is None:
+            frame = np.zeros((RESIZE, RESIZE, 3), dtype=np.uint8)
+            self._feature_dim = int(self(self.preprocess(frame).unsqueeze(0)).shape[1])
+        return self._feature_dim
 
 
 def make_extractor(name: str | None = None, weights: str | os.PathLike[str] | None = None) -> Extractor:

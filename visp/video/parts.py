@@ -53,7 +53,8 @@ class Parts:
 
     def join(self, sources: Sequence[Source]) -> None:
         """Write the h5 file of these videos, unless it is there, and remove the parts."""
-        if self._earlier_groups != {source.group: source.digest for source in sources}:
+        parts = any(self._part(source).exists() for source in sources)
+        if parts or self._earlier_groups != {source.group: source.digest for source in sources}:
             self.folder.mkdir(exist_ok=True)
             whole = self.folder / f"whole{self._target.suffix}"
             write_h5(whole, map(self._record, sources), provenance=self._made_with, overwrite=True)

@@ -89,12 +89,14 @@ def identified(videos: Mapping[str, Path], made_with: Mapping[str, str]) -> list
 
 
 def refuse_input(target: Path, videos: Mapping[str, Path]) -> None:
-    """Refuse an output that is one of the videos, or a link to one.
+    """Refuse an output that is one of the videos or a link to one, or is not a file.
 
     Raises:
         ValueError: If it is.
     """
-    if target.exists():
-        for path in videos.values():
-            if path.samefile(target):
-                raise ValueError(f"{shown(target)}: the output cannot take the place of a video that is read")
+    if not target.exists():
+        return
+    if not target.is_file():
+        raise ValueError(f"{shown(target)}: {'is a folder' if target.is_dir() else 'not a regular file'}")
+    if any(path.samefile(target) for path in videos.values()):
+        raise ValueError(f"{shown(target)}: the output cannot take the place of a video that is read")
