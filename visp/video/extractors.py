@@ -203,13 +203,25 @@ def _googlenet(weights: str | os.PathLike[str] | None) -> Extractor:
 def _built_in(
     kind: type[EfficientNetLite0] | type[GoogLeNetPool5], weights: str | os.PathLike[str]
 ) -> EfficientNetLite0 | GoogLeNetPool5:
-    if weights != "random":
+    with torch.device("meta"):  # the weights follow; those of a new module would be drawn from the global generator
         model = kind()
+    model.to_empty(device="cpu")
+    if weights == "random":
+        _fill(model)
+    else:
         model.load_weights(weights)
-        return model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return kind()
+    return model
+
+
+def _fill(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
 
 
 def fetched_weights(url: str) -> Path:
