@@ -12,7 +12,8 @@ from visp._version import __version__
 
 if TYPE_CHECKING:
     from visp import data, encoders, eval, summarizers, video  # noqa: A004
-    from visp.adapters import EncodesVideo, Summarizer, VideoEncoder, adapt_encoder, adapt_summarizer
+    from visp.adapters import adapt_encoder, adapt_summarizer
+    from visp.contracts import EncodesVideo, ProbabilityWarning, Summarizer, VideoEncoder
     from visp.contrastive import Cosine, InnerProduct, info_nce, mi_lower_bound
     from visp.evaluator import Evaluator
     from visp.gradient_flow import Gating, GradientFlow, Marginalization, StraightThrough
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from visp.weights import CheckpointError, load_weights
 
 _HOMES = {
-    "visp.adapters": ("EncodesVideo", "Summarizer", "VideoEncoder", "adapt_encoder", "adapt_summarizer"),
+    "visp.adapters": ("adapt_encoder", "adapt_summarizer"),
+    "visp.contracts": ("EncodesVideo", "ProbabilityWarning", "Summarizer", "VideoEncoder"),
     "visp.contrastive": ("Cosine", "InnerProduct", "info_nce", "mi_lower_bound"),
     "visp.gradient_flow": ("Gating", "GradientFlow", "Marginalization", "StraightThrough"),
     "visp.pretrainer": ("ViSPOutput", "ViSPPretrainer"),
@@ -60,6 +62,7 @@ __all__ = [
     "InnerProduct",
     "Marginalization",
     "PretrainResult",
+    "ProbabilityWarning",
     "PseudoSummaryOutput",
     "PseudoSummaryPretrainer",
     "Sampler",

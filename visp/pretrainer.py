@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visp.adapters import check_embedding, check_logits, embed_with
+from visp.contracts import check_embedding, check_logits, embed_with
 from visp.contrastive import (
     Cosine,
     InnerProduct,
