@@ -24,6 +24,8 @@ from visp.contracts import (
     check_objective,
     embed_with,
     look_like_probabilities,
+    run_encoder,
+    run_summarizer,
 )
 from visp.pretrainer import ViSPPretrainer
 
@@ -77,6 +79,57 @@ def test_frames_with_more_axes_are_named_where_logits_do_not_fit() -> None:
     frames = torch.randn(T, 3, D)
     with pytest.raises(ValueError, match=r"shape \(7, 3\), float32 for frames \(7, 3, 6\), which are not \(T, d\)"):
         check_logits(nn.Linear(D, 1)(frames).squeeze(-1), frames, "Linear")
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(4, 3), nn.LSTM(4, 3), nn.MultiheadAttention(4, 2)])
+def test_a_wrong_feature_dimension_is_named_with_the_first_layer(layer: nn.Module) -> None:
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = layer
+
+        def forward(self, frames: Tensor) -> Tensor:
+            value = layer(frames, frames, frames) if isinstance(layer, nn.MultiheadAttention) else layer(frames)
+            return (value if isinstance(layer, nn.Linear) else value[0]).mean(dim=0)  # type: ignore[no-any-return]
+
+    kind = type(layer).__name__
+    assert run_encoder(Encoder(), torch.randn(T, 4)).ndim == 1
+    with pytest.raises(
+        RuntimeError, match=rf"Encoder failed .* \(7, 6\) with d = 6, and its layer 'embed' \({kind}\) takes 4"
+    ):
+        run_encoder(Encoder(), torch.randn(T, D))
+    with pytest.raises(RuntimeError, match=r"\(7, 3, 6\), which are not \(T, d\) with d = 6"):
+        run_encoder(Encoder(), torch.randn(T, 3, D))
+
+
+def test_errors_that_are_not_about_the_width_stay_as_they_are() -> None:
+    class Fails(LinearSummarizer):
+        def forward(self, frames: Tensor) -> Tensor:
+            raise RuntimeError("of its own")
+
+    with pytest.raises(RuntimeError, match=r"^of its own$"):
+        run_summarizer(Fails(), torch.randn(T, 4))
+
+
+def test_an_embedding_per_frame_of_frames_with_more_axes_names_them() -> None:
+    with pytest.raises(ValueError, match=r"Mean returned .* for frames \(7, 3, 6\), which are not \(T, d\); .*\(e,\)"):
+        run_encoder(Mean(), torch.randn(T, 3, D))
+
+
+def test_a_module_that_writes_into_the_frames_is_refused() -> None:
+    class Writes(Mean):
+        def forward(self, frames: Tensor) -> Tensor:
+            return super().forward(frames[None].mul_(2)[0])
+
+    with pytest.raises(ValueError, match=r"Writes writes into the frames .*visp\.adapt_encoder"):
+        run_encoder(Writes(), torch.randn(T, D))
+    with torch.inference_mode():
+        assert run_encoder(Mean(), torch.randn(T, D)).shape == (D,)
+
+
+class Mean(nn.Module):
+    def forward(self, frames: Tensor) -> Tensor:
+        return frames.mean(dim=0)
 
 
 def test_the_first_logit_that_is_not_finite_is_named_by_video_and_frame() -> None:

@@ -173,6 +173,26 @@ def check_batch_size(num_videos: int, *, stacklevel: int = 1) -> None:
         )
 
 
+def run_summarizer(summarizer: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+    """Return the logits (T,) of the frames (T, ...), checked.
+
+    Raises:
+        TypeError, ValueError: As in `check_logits`, or the summarizer wrote into the frames.
+        RuntimeError: Those of the summarizer; with the widths in the message where d is not what its first layer takes.
+    """
+    return check_logits(_run(summarizer, summarizer, frames), frames, summarizer)
+
+
+def run_encoder(encoder: VideoEncoder | EncodesVideo, frames: Tensor) -> Tensor:
+    """Return the embedding (e,) of the frames (T, ...), checked; by ``encode`` if the encoder `EncodesVideo`.
+
+    Raises:
+        TypeError, ValueError: As in `check_embedding`, or the encoder wrote into the frames.
+        RuntimeError: Those of the encoder; with the widths in the message where d is not what its first layer takes.
+    """
+    return check_embedding(_run(encoder, embed_with(encoder), frames), encoder, frames)
+
+
 def check_logits(logits: object, frames: Tensor, owner: object) -> Tensor:
     """Return the logits if they are those of a `Summarizer`: a floating-point tensor (T,).
 
@@ -190,8 +210,7 @@ def check_logits(logits: object, frames: Tensor, owner: object) -> Tensor:
         "If the summarizer returns something else, wrap it: visp.adapt_summarizer(module, output=..., "
         "logits_from=..., probabilities=...)"
     )
-    given = f" for frames {tuple(frames.shape)}, which are not (T, d)" if frames.ndim > 2 else ""
-    returned = f"{class_name(owner)} returned {describe_value(logits, length)}{given}"
+    returned = f"{class_name(owner)} returned {describe_value(logits, length)}{_more_axes(frames)}"
     said = f"{returned}; expected logits (T,) with T = {length}. {hint}"
     if not isinstance(logits, Tensor):
         raise TypeError(said)
@@ -235,12 +254,13 @@ def look_like_probabilities(logits: Sequence[Tensor]) -> bool:
     return bool((values >= 0).all() and (values <= 1).all() and (values > 0).any())
 
 
-def check_embedding(embedding: object, owner: object) -> Tensor:
+def check_embedding(embedding: object, owner: object, frames: Tensor | None = None) -> Tensor:
     """Return the embedding if it is that of a `VideoEncoder`: a floating-point vector (e,), e >= 1.
 
     Args:
         embedding: what the encoder returned.
         owner: the encoder, for its class name.
+        frames: the frames that it was given, for the message.
 
     Raises:
         TypeError: not a tensor, or not floating point.
@@ -250,7 +270,7 @@ def check_embedding(embedding: object, owner: object) -> Tensor:
         "Give the encoder a method encode(frames (T, d)) -> (e,), or make one of a hidden layer: "
         "visp.adapt_encoder(module, hidden_from=..., pool='mean')"
     )
-    return check_vector(embedding, class_name(owner), hint)
+    return check_vector(embedding, class_name(owner), hint, "" if frames is None else _more_axes(frames))
 
 
 def check_embedding_lengths(lengths: Sequence[int], embeddings: Sequence[Tensor], owner: object) -> None:
@@ -281,9 +301,9 @@ def embed_with(encoder: VideoEncoder | EncodesVideo) -> Callable[[Tensor], Tenso
     return encoder
 
 
-def check_vector(value: object, source: str, hint: str) -> Tensor:
+def check_vector(value: object, source: str, hint: str, given: str = "") -> Tensor:
     """Return the value if it is a floating-point vector (e,), e >= 1; else raise as `check_embedding` does."""
-    said = f"{source} returned {describe_value(value)}; expected an embedding, one vector (e,). {hint}"
+    said = f"{source} returned {describe_value(value)}{given}; expected an embedding, one vector (e,). {hint}"
     if not isinstance(value, Tensor):
         raise TypeError(said)
     if value.ndim != 1 or value.numel() == 0:
@@ -319,3 +339,39 @@ def describe_value(value: object, length: int | None = None) -> str:
 def class_name(owner: object) -> str:
     """Return the name of the object's class, or the text itself if it is one."""
     return owner if isinstance(owner, str) else type(owner).__name__
+
+
+def _run(owner: object, function: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+    version = 0 if frames.is_inference() else frames._version
+    try:
+        value = function(frames)
+    except (RuntimeError, AssertionError) as error:
+        taken = _first_width(owner)
+        if taken is None or taken[1] == frames.shape[-1] or isinstance(error, torch.OutOfMemoryError):
+            raise
+        layer, width = taken
+        shape = tuple(frames.shape)
+        raise RuntimeError(
+            f"{class_name(owner)} failed on frames {shape}{', which are not (T, d)' if frames.ndim > 2 else ''} with "
+            f"d = {shape[-1]}, and its layer {layer} takes {width}: {error}"
+        ) from error
+    if not frames.is_inference() and frames._version != version:
+        raise ValueError(
+            f"{class_name(owner)} writes into the frames that it is given, which others see after it; wrap it, so that "
+            "it is given a copy: visp.adapt_summarizer(module), visp.adapt_encoder(module, ...)"
+        )
+    return value
+
+
+def _first_width(owner: object) -> tuple[str, int] | None:
+    """Return the name of the first layer with an input width, and that width."""
+    widths = {nn.Linear: "in_features", nn.RNNBase: "input_size", nn.MultiheadAttention: "embed_dim"}
+    for name, layer in owner.named_modules() if isinstance(owner, nn.Module) else ():
+        for kind, attribute in widths.items():
+            if isinstance(layer, kind):
+                return f"{name!r} ({type(layer).__name__})", getattr(layer, attribute)
+    return None
+
+
+def _more_axes(frames: Tensor) -> str:
+    return f" for frames {tuple(frames.shape)}, which are not (T, d)" if frames.ndim > 2 else ""
