@@ -221,7 +221,8 @@ class PaddedShaped(WindowedShaped):
 class SelfAttention(nn.Module):
     def forward(self, hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:  # (T, h)
         weights = torch.softmax(hidden @ hidden.T, dim=-1)
-        return weights @ hidden, {"weights": weights, "scores": weights.sum(dim=0)}
+        scores = weights.sum(dim=0)
+        return weights @ hidden, {"weights": weights, "scores": scores, "shares": scores.sigmoid()}
 
 
 class AttentionShaped(ShapedSummarizer):
@@ -368,7 +369,8 @@ SHAPES = [
         PaddedShaped,
         {"call": padded_to_windows, "logits_from": "score", "output": without_padding},
     ),
-    Shape("part of a tuple", AttentionShaped, {"logits_from": "attention[1]['scores']"}),
+    Shape("part", AttentionShaped, {"logits_from": "attention[1]['scores']"}),
+    Shape("part inverted", AttentionShaped, {"logits_from": "attention[1]['shares']", "probabilities": True}),
     Shape("in place", InPlaceShaped, {"logits_from": "linear_2"}),
     Shape("in place inverted", InPlaceShaped, {"output": first, "probabilities": True}),
 ]

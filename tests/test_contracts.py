@@ -3,6 +3,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from visp.contracts import (
     run_encoder,
     run_summarizer,
 )
+from visp.data import VideoRecord
 from visp.pretrainer import ViSPPretrainer
 
 T = 7
@@ -189,6 +191,31 @@ def test_what_is_no_video_is_refused_by_its_number(wrong: Any, message: str) -> 
     videos[2] = wrong
     with pytest.raises(ValueError, match=message):
         check_frames(videos)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ((frames for frames in make_videos()), "expected a list of videos, .* got a generator"),
+        (torch.zeros(5, 4), r"video 0 of the batch: expected floating-point frames \(T, d\), got torch.float32 \(4,\)"),
+        ([VideoRecord("a", np.zeros((3, 4), dtype=np.float32))], "video 0 of the batch: .* got VideoRecord"),
+    ],
+)
+def test_what_is_no_list_of_frames_is_refused(wrong: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_frames(wrong)
+    check_frames(torch.zeros(2, 5, 4))  # type: ignore[arg-type]
+
+
+def test_a_checked_module_compiles_in_one_graph() -> None:
+    class Checked(LinearSummarizer):
+        def forward(self, frames: Tensor) -> Tensor:
+            return run_summarizer(super().forward, frames)
+
+    module = Checked()
+    frames = torch.randn(T, 4)
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(frames), module(frames))
 
 
 def test_what_is_no_module_is_refused_by_its_role() -> None:

@@ -132,9 +132,12 @@ def check_frames(videos: Sequence[Tensor]) -> None:
         videos: What should be videos, each (T_i, ...) frames.
 
     Raises:
-        ValueError: If a video is not a floating-point tensor (T, ...) with T >= 1, its frames have another shape than
-            those of video 0, or it lies on the CPU and holds values that are not finite. The message names the video.
+        ValueError: If they are no list, tuple or tensor of videos, a video is not a floating-point tensor (T, ...)
+            with T >= 1, its frames have another shape than those of video 0, or it lies on the CPU and holds values
+            that are not finite. The message names the video.
     """
+    if not isinstance(videos, Sequence | Tensor):
+        raise ValueError(f"expected a list of videos, each frames (T, d), got a {class_name(videos)}")
     for index, frames in enumerate(videos):
         if not isinstance(frames, Tensor) or frames.ndim < 2 or not frames.is_floating_point():
             came = f"{frames.dtype} {tuple(frames.shape)}" if isinstance(frames, Tensor) else type(frames).__name__
@@ -342,7 +345,7 @@ def class_name(owner: object) -> str:
 
 
 def _run(owner: object, function: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
-    version = 0 if frames.is_inference() else frames._version
+    version = _version(frames)
     try:
         value = function(frames)
     except (RuntimeError, AssertionError) as error:
@@ -355,12 +358,17 @@ def _run(owner: object, function: Callable[[Tensor], Tensor], frames: Tensor) ->
             f"{class_name(owner)} failed on frames {shape}{', which are not (T, d)' if frames.ndim > 2 else ''} with "
             f"d = {shape[-1]}, and its layer {layer} takes {width}: {error}"
         ) from error
-    if not frames.is_inference() and frames._version != version:
+    if _version(frames) != version:
         raise ValueError(
             f"{class_name(owner)} writes into the frames that it is given, which others see after it; wrap it, so that "
             "it is given a copy: visp.adapt_summarizer(module), visp.adapt_encoder(module, ...)"
         )
     return value
+
+
+def _version(frames: Tensor) -> int:
+    """Return how often the frames were written to; 0 where torch does not count it."""
+    return 0 if torch.compiler.is_compiling() or frames.is_inference() else frames._version
 
 
 def _first_width(owner: object) -> tuple[str, int] | None:
