@@ -490,7 +490,7 @@ def test_a_checkpoint_that_is_none_is_refused_and_kept(here: Path, run_visp: Vis
     (here / "run").mkdir()
     text(here / "run" / "checkpoint.pt")
     outcome = run_visp(*quick("--out", "run", "--resume"))
-    assert_refused(outcome, r"checkpoint\.pt is not a file that torch can load")
+    assert_refused(outcome, r"checkpoint\.pt is not a file of weights that torch can load")
     assert (here / "run" / "checkpoint.pt").read_text() == "not weights\n"
 
 
