@@ -174,6 +174,7 @@ def check_batch_size(num_videos: int, *, warn: bool = True, stacklevel: int = 1)
 
     Args:
         num_videos: N, the number of videos in the batch of all processes.
+        warn: Whether to warn; of several processes, one should.
         stacklevel: Whose line the warning names: 1 for the caller, 2 for the caller's caller, and so on.
 
     Raises:
