@@ -5,8 +5,8 @@ python benchmarks/objectives.py --out runs/objectives --data A.h5 --labels B.h5 
 python benchmarks/objectives.py --out runs/objectives --table                    the tables of what is there
 
 Scores are judged by Kendall's tau with the share of people who kept a frame (`gtscore`) of the videos of the same
-name in --labels. A run that is there already is not done again, so the script may be stopped and started at will, and several
-of it may work on one folder.
+name in --labels. A run that is there already is not done again, so the script may be stopped and started at will, and
+several of it may work on one folder.
 """
 
 from __future__ import annotations
