@@ -11,8 +11,7 @@ from torch import Tensor
 
 from visp.data import VideoSource
 from visp.eval import Evaluation, evaluate
-from visp.eval.protocols import Dataset as Benchmark
-from visp.eval.protocols import Protocol
+from visp.eval.protocols import Benchmark, Protocol
 from visp.prediction import predict
 
 _KEYS = ("picks", "n_frames", "change_points", "user_summary", "gtscore")
@@ -70,7 +69,7 @@ class Evaluator:
     ) -> Evaluation:
         """Compare given scores (T,) by video with the users."""
         annotations = {name: self._annotation(name) for name in scores} if annotations is None else annotations
-        return evaluate(scores, annotations, protocol=self.protocol, dataset=self.benchmark)
+        return evaluate(scores, annotations, protocol=self.protocol, benchmark=self.benchmark)
 
     def describe(self) -> dict[str, Any]:
         """Return the settings, for a run's fingerprint."""

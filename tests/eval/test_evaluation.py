@@ -41,7 +41,7 @@ def predictions(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "dataset", "key", "reduction"),
+    ("protocol", "benchmark", "key", "over_users"),
     [
         ("csta", "tvsum", "user_scores", "mean"),
         ("otani", "tvsum", "user_scores", "mean"),
@@ -53,12 +53,12 @@ def predictions(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
     ],
 )
 def test_rows_and_means_are_those_of_the_functions_for_one_video(
-    protocol: Any, dataset: Any, key: str, reduction: Any
+    protocol: Any, benchmark: Any, key: str, over_users: Any
 ) -> None:
     annotations, scores = fields(), predictions()
     for video in annotations.values():
         video["change_points"] = video["change_points"][:8]  # of 12: the two budget bases differ
-    result = evaluate(scores, annotations, protocol=protocol, dataset=dataset, budget=0.3, budget_base="n_frames")
+    result = evaluate(scores, annotations, protocol=protocol, benchmark=benchmark, budget=0.3, budget_base="n_frames")
     assert [row.video for row in result.videos] == list(scores)
     summaries_are_compared = key == "user_summary"
     for row in result.videos:
@@ -70,24 +70,24 @@ def test_rows_and_means_are_those_of_the_functions_for_one_video(
             summary if summaries_are_compared else prediction,
             video[key][None] if key == "gtscore" else video[key],
             protocol=protocol,
-            dataset=dataset,
+            benchmark=benchmark,
             picks=video["picks"],
             n_frames=video["n_frames"],
         )
         assert (row.tau, row.rho, row.num_undefined) == (ranks.tau, ranks.rho, ranks.num_undefined)
-        assert row.f_score == f_score(summary, video["user_summary"], reduction)
+        assert row.f_score == f_score(summary, video["user_summary"], over_users)
         assert row.share == summary.share
     assert result.tau == pytest.approx(np.mean([row.tau for row in result.videos]))
     assert result.rho == pytest.approx(np.mean([row.rho for row in result.videos]))
     assert result.f_score == pytest.approx(np.mean([row.f_score for row in result.videos]))
     assert result.share == pytest.approx(np.mean([row.share for row in result.videos]))
-    assert (result.protocol, result.dataset, result.f_score_reduction) == (protocol, dataset, reduction)
+    assert (result.protocol, result.benchmark, result.over_users) == (protocol, benchmark, over_users)
 
 
 def with_an_undefined_video() -> Evaluation:
     scores = predictions()
     scores["video_2"] = np.full_like(scores["video_2"], 0.5)
-    return evaluate(scores, fields(), protocol="otani", dataset="tvsum")
+    return evaluate(scores, fields(), protocol="otani", benchmark="tvsum")
 
 
 def test_an_undefined_video_is_counted_and_left_out_of_the_means() -> None:
@@ -98,7 +98,7 @@ def test_an_undefined_video_is_counted_and_left_out_of_the_means() -> None:
     assert result.tau == pytest.approx((result.videos[0].tau + result.videos[2].tau) / 2)
 
 
-def test_the_table_names_the_protocol_beside_every_figure() -> None:
+def test_the_table_names_the_protocol_beside_every_metric() -> None:
     result = with_an_undefined_video()
     lines = result.table().splitlines()
     assert lines[0] == ("| video | tau (otani, tvsum) | rho (otani, tvsum) | F-score (mean over users) | share kept |")
@@ -113,7 +113,7 @@ def test_the_dict_survives_strict_json() -> None:
     result = with_an_undefined_video()
     read = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert read["protocol"] == "otani"
-    assert read["dataset"] == "tvsum"
+    assert read["benchmark"] == "tvsum"
     assert read["videos"][1]["tau"] is None
     assert read["videos"][0]["tau"] == result.videos[0].tau
     assert read["mean"]["f_score"] == result.f_score
@@ -122,28 +122,28 @@ def test_the_dict_survives_strict_json() -> None:
 
 def test_means_of_nothing_defined_are_none_in_json() -> None:
     scores = {name: np.full_like(values, 0.5) for name, values in predictions().items()}
-    read = evaluate(scores, fields(), protocol="csta", dataset="tvsum").to_json()
+    read = evaluate(scores, fields(), protocol="csta", benchmark="tvsum").to_json()
     assert (read["mean"]["tau"], read["mean"]["rho"], read["mean"]["num_undefined"]) == (None, None, 3)
 
 
 def test_the_groups_of_an_h5_file_are_annotations(tmp_path: Any) -> None:
     path = tmp_path / "corpus.h5"
     write_h5(path, RECORDS)
-    expected = evaluate(predictions(), fields(), protocol="csta", dataset="summe")
+    expected = evaluate(predictions(), fields(), protocol="csta", benchmark="summe")
     with h5py.File(path) as file:
-        assert evaluate(predictions(), dict(file), protocol="csta", dataset="summe") == expected
+        assert evaluate(predictions(), dict(file), protocol="csta", benchmark="summe") == expected
 
 
 def test_videos_in_one_mapping_alone_are_named_on_both_sides() -> None:
     scores, annotations = predictions(), fields()
     scores["video_8"] = scores.pop("video_1")
     with pytest.raises(ValueError, match="only in predictions: video_8; only in annotations: video_1"):
-        evaluate(scores, annotations, protocol="csta", dataset="summe")
+        evaluate(scores, annotations, protocol="csta", benchmark="summe")
 
 
 def test_no_videos_are_refused() -> None:
     with pytest.raises(ValueError, match="the same videos, at least one"):
-        evaluate({}, {}, protocol="csta", dataset="summe")
+        evaluate({}, {}, protocol="csta", benchmark="summe")
 
 
 @pytest.mark.parametrize("protocol", ["csta", "otani", "scores"])
@@ -151,7 +151,7 @@ def test_missing_raw_scores_name_the_file_that_brings_them(protocol: Any) -> Non
     annotations = fields()
     del annotations["video_2"]["user_scores"]
     with pytest.raises(ValueError, match=rf"^video_2: protocol '{protocol}' on tvsum .* ydata-anno.tsv with visp.data"):
-        evaluate(predictions(), annotations, protocol=protocol, dataset="tvsum")
+        evaluate(predictions(), annotations, protocol=protocol, benchmark="tvsum")
 
 
 @pytest.mark.parametrize("key", ["picks", "n_frames", "change_points", "user_summary", "gtscore"])
@@ -159,14 +159,14 @@ def test_a_missing_field_is_named(key: str) -> None:
     annotations = fields()
     del annotations["video_3"][key]
     with pytest.raises(ValueError, match=f"^video_3: the annotations lack {key}; they hold "):
-        evaluate(predictions(), annotations, protocol="scores", dataset="summe")
+        evaluate(predictions(), annotations, protocol="scores", benchmark="summe")
 
 
 def test_a_refused_video_is_named() -> None:
     scores = predictions()
     scores["video_2"] = scores["video_2"] - 5
     with pytest.raises(ValueError, match=r"^video_2: the scores of a summary must be at least 0"):
-        evaluate(scores, fields(), protocol="csta", dataset="summe")
+        evaluate(scores, fields(), protocol="csta", benchmark="summe")
 
 
 def test_user_summaries_of_another_length_are_refused_with_both() -> None:
@@ -174,16 +174,16 @@ def test_user_summaries_of_another_length_are_refused_with_both() -> None:
     n_frames = annotations["video_1"]["n_frames"]
     annotations["video_1"]["user_summary"] = annotations["video_1"]["user_summary"][:, :-1]
     with pytest.raises(ValueError, match=f"^video_1: .* differ in length: {n_frames} and {n_frames - 1}"):
-        evaluate(predictions(), annotations, protocol="csta", dataset="summe")
+        evaluate(predictions(), annotations, protocol="csta", benchmark="summe")
 
 
 def test_warnings_name_the_video() -> None:
     with pytest.warns(UserWarning, match="the summary is empty") as caught:
-        result = evaluate(predictions(), fields(), protocol="csta", dataset="tvsum", budget=0.001)
+        result = evaluate(predictions(), fields(), protocol="csta", benchmark="tvsum", budget=0.001)
     assert [str(warning.message).split(":")[0] for warning in caught] == ["video_1", "video_2", "video_3"]
     assert (result.f_score, result.share) == (0, 0)
 
 
 def test_an_undefined_protocol_is_refused_before_any_video_is_read() -> None:
     with pytest.raises(ValueError, match="'otani' is not defined for 'summe'"):
-        evaluate({"a": [1]}, {}, protocol="otani", dataset="summe")
+        evaluate({"a": [1]}, {}, protocol="otani", benchmark="summe")

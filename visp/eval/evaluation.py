@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from visp.eval.metrics import Reduction, f_score, mean_defined, rank_correlation
-from visp.eval.protocols import Comparison, Dataset, Protocol, comparison
+from visp.eval.metrics import OverUsers, f_score, mean_defined, rank_correlation
+from visp.eval.protocols import Benchmark, Protocol, ProtocolForm, protocol_form
 from visp.eval.summary import BudgetBase, make_summary
 
-REDUCTIONS: dict[Dataset, Reduction] = {"summe": "max", "tvsum": "mean"}
+OVER_USERS: dict[Benchmark, OverUsers] = {"summe": "max", "tvsum": "mean"}
 """How the F-scores of a video's users become one."""
 
 _ANNOTATION_KEYS = {"annotators": "user_scores", "mean summary": "user_summary", "gtscore": "gtscore"}
@@ -44,65 +44,65 @@ class VideoEvaluation:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Per-video figures under one protocol, and their means over the videos for which they are defined.
+    """Metrics per video under one protocol, and their means over the videos for which they are defined.
 
     Attributes:
         protocol: Name of the rank correlation's protocol.
-        dataset: The form of the protocol: ``"summe"`` or ``"tvsum"``.
-        f_score_reduction: ``"max"`` or ``"mean"`` over a video's users.
+        benchmark: The form of the protocol: ``"summe"`` or ``"tvsum"``.
+        over_users: ``"max"`` or ``"mean"`` over a video's users.
         budget: Longest summary as a share of the video.
         budget_base: What the budget is a share of.
-        videos: One row a video, in the order of the predictions.
+        videos: One row per video, in the order of the predictions.
     """
 
     protocol: Protocol
-    dataset: Dataset
-    f_score_reduction: Reduction
+    benchmark: Benchmark
+    over_users: OverUsers
     budget: float
     budget_base: BudgetBase
     videos: tuple[VideoEvaluation, ...]
 
     @property
     def tau(self) -> float:
-        """Mean of Kendall's tau-b over the videos for which it is defined."""
+        """Return the mean of Kendall's tau-b over the videos for which it is defined."""
         return mean_defined([row.tau for row in self.videos])
 
     @property
     def rho(self) -> float:
-        """Mean of Spearman's rho over the videos for which it is defined."""
+        """Return the mean of Spearman's rho over the videos for which it is defined."""
         return mean_defined([row.rho for row in self.videos])
 
     @property
     def f_score(self) -> float:
-        """Mean F-score."""
+        """Return the mean F-score."""
         return mean_defined([row.f_score for row in self.videos])
 
     @property
     def share(self) -> float:
-        """Mean share of the frames that the summaries keep."""
+        """Return the mean share of the frames that the summaries keep."""
         return mean_defined([row.share for row in self.videos])
 
     @property
     def num_undefined(self) -> int:
-        """Number of videos without a tau."""
+        """Return the number of videos without a tau."""
         return sum(math.isnan(row.tau) for row in self.videos)
 
     @property
     def description(self) -> str:
-        """What the figures are, in a sentence."""
+        """Say in a sentence what the metrics are."""
         return (
-            f"tau and rho: protocol {self.protocol} ({self.dataset}), "
-            f"{comparison(self.protocol, self.dataset).text}; F-score: {self.f_score_reduction} over users, "
+            f"tau and rho: protocol {self.protocol} ({self.benchmark}), "
+            f"{protocol_form(self.protocol, self.benchmark).text}; F-score: {self.over_users} over users, "
             f"summaries of at most {self.budget:g} of "
             f"{'all frames' if self.budget_base == 'n_frames' else 'the frames up to the last shot'}"
         )
 
     def table(self) -> str:
-        """Return a Markdown table, one row a video and the means, with a line that names the protocol."""
-        name = f"({self.protocol}, {self.dataset})"
+        """Return a Markdown table, one row per video and the means, with a line that names the protocol."""
+        name = f"({self.protocol}, {self.benchmark})"
         mean = VideoEvaluation("mean", self.tau, self.rho, self.num_undefined, self.f_score, self.share)
         lines = [
-            f"| video | tau {name} | rho {name} | F-score ({self.f_score_reduction} over users) | share kept |",
+            f"| video | tau {name} | rho {name} | F-score ({self.over_users} over users) | share kept |",
             "|---|---|---|---|---|",
             *(
                 f"| {row.video} | {row.tau:.4f} | {row.rho:.4f} | {row.f_score:.4f} | {row.share:.3f} |"
@@ -114,7 +114,7 @@ class Evaluation:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``json.dumps`` takes; an undefined figure is None."""
+        """Return what ``json.dumps`` takes; an undefined metric is None."""
         means = {name: getattr(self, name) for name in ("tau", "rho", "num_undefined", "f_score", "share")}
         return {
             **asdict(self),
@@ -129,7 +129,7 @@ def evaluate(
     annotations: Mapping[str, Mapping[str, Any]],
     *,
     protocol: Protocol,
-    dataset: Dataset,
+    benchmark: Benchmark,
     budget: float = 0.15,
     budget_base: BudgetBase = "last_shot",
 ) -> Evaluation:
@@ -142,18 +142,18 @@ def evaluate(
             (S, 2) and ``user_summary`` (U, n_frames); for ``csta``, ``otani`` and ``scores`` on TVSum also
             ``user_scores`` (U, n_frames), the raw scores 1 to 5; for ``scores`` on SumMe also ``gtscore`` (T,).
         protocol: See :mod:`visp.eval.protocols`.
-        dataset: Which form of the protocol. The F-score is the best over users for SumMe and their mean for TVSum.
+        benchmark: Which form of the protocol. The F-score is the best over users for SumMe and their mean for TVSum.
         budget: Longest summary as a share of the video, in (0, 1].
         budget_base: What the share is of; see :func:`visp.eval.summary.make_summary`.
 
     Returns:
-        One row a video and the means.
+        One row per video and the means.
 
     Raises:
         ValueError: If there is no video, the two mappings hold different videos, a field is missing, or a video is
             refused; the video is named.
     """
-    compared = comparison(protocol, dataset)
+    compared = protocol_form(protocol, benchmark)
     if predictions.keys() != annotations.keys() or not predictions:
         raise ValueError(
             "predictions and annotations must hold the same videos, at least one; only in predictions: "
@@ -166,17 +166,17 @@ def evaluate(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                fields = _fields(annotations[name], compared, protocol, dataset)
+                fields = _fields(annotations[name], compared, protocol, benchmark)
                 n_frames, picks = int(fields["n_frames"]), fields["picks"]
                 summary = make_summary(
                     scores, fields["change_points"], n_frames, picks, budget=budget, budget_base=budget_base
                 )
-                overlap = f_score(summary, fields["user_summary"], REDUCTIONS[dataset])
+                overlap = f_score(summary, fields["user_summary"], OVER_USERS[benchmark])
                 ranks = rank_correlation(
                     summary if compared.predicted == "summary" else scores,
                     np.atleast_2d(fields[_ANNOTATION_KEYS[compared.annotated]]),
                     protocol=protocol,
-                    dataset=dataset,
+                    benchmark=benchmark,
                     picks=picks,
                     n_frames=n_frames,
                 )
@@ -185,18 +185,18 @@ def evaluate(
         for warning in caught:
             warnings.warn(f"{name}: {warning.message}", warning.category, stacklevel=2)
         rows.append(VideoEvaluation(name, ranks.tau, ranks.rho, ranks.num_undefined, overlap, summary.share))
-    return Evaluation(protocol, dataset, REDUCTIONS[dataset], float(budget), budget_base, tuple(rows))
+    return Evaluation(protocol, benchmark, OVER_USERS[benchmark], float(budget), budget_base, tuple(rows))
 
 
 def _fields(
-    video: Mapping[str, Any], compared: Comparison, protocol: Protocol, dataset: Dataset
+    video: Mapping[str, Any], compared: ProtocolForm, protocol: Protocol, benchmark: Benchmark
 ) -> dict[str, npt.NDArray[Any]]:
     """Return the fields that the evaluation needs as arrays, or say which are missing."""
     needed = dict.fromkeys(("picks", "n_frames", "change_points", "user_summary", _ANNOTATION_KEYS[compared.annotated]))
     missing = [key for key in needed if key not in video]
     if missing == ["user_scores"]:
         raise ValueError(
-            f"protocol {protocol!r} on {dataset} needs the annotators' raw scores as user_scores (U, n_frames), which "
+            f"protocol {protocol!r} on {benchmark} needs the annotators' raw scores as user_scores (U, n_frames), which "
             "the h5 files do not hold: read them from TVSum's ydata-anno.tsv with visp.data"
         )
     if missing:
