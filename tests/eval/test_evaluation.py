@@ -164,8 +164,8 @@ def test_a_missing_field_is_named(key: str) -> None:
 
 def test_a_refused_video_is_named() -> None:
     scores = predictions()
-    scores["video_2"] = scores["video_2"] - 5
-    with pytest.raises(ValueError, match=r"^video_2: the scores of a summary must be at least 0"):
+    scores["video_2"][3] = np.inf
+    with pytest.raises(ValueError, match=r"^video_2: the scores hold values that are not finite"):
         evaluate(scores, fields(), protocol="csta", benchmark="summe")
 
 

@@ -196,8 +196,8 @@ def _fields(
     missing = [key for key in needed if key not in video]
     if missing == ["user_scores"]:
         raise ValueError(
-            f"protocol {protocol!r} on {benchmark} needs the annotators' raw scores as user_scores (U, n_frames), which "
-            "the h5 files do not hold: read them from TVSum's ydata-anno.tsv with visp.data"
+            f"protocol {protocol!r} on {benchmark} needs the annotators' raw scores as user_scores (U, n_frames), "
+            "which the h5 files do not hold: read them from TVSum's ydata-anno.tsv with visp.data"
         )
     if missing:
         raise ValueError(f"the annotations lack {', '.join(missing)}; they hold {_names(video)}")

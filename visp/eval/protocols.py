@@ -75,10 +75,8 @@ def protocol_form(protocol: str, benchmark: str) -> ProtocolForm:
     Raises:
         ValueError: If the protocol or the benchmark is unknown, or the protocol is not defined for the benchmark.
     """
-    for name, value, known in (
-        ("protocol", protocol, get_args(Protocol)),
-        ("benchmark", benchmark, get_args(Benchmark)),
-    ):
+    for name, value, choices in (("protocol", protocol, Protocol), ("benchmark", benchmark, Benchmark)):
+        known = get_args(choices)
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if (protocol, benchmark) not in _FORMS:

@@ -147,8 +147,8 @@ def cross_validate(
         Every fold's metrics, with mean and spread over rounds.
 
     Raises:
-        ValueError: If there is no split, ``rounds`` is less than 1, or ``pretrained`` does not have one entry per round;
-            and as :func:`visp.finetune`.
+        ValueError: If there is no split, ``rounds`` is less than 1, or ``pretrained`` does not have one entry per
+            round; and as :func:`visp.finetune`.
         CheckpointError: If ``out_dir`` holds a cross-validation with other settings.
     """
     if not splits or rounds < 1:
