@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from visp.eval.protocols import STRIDE, Benchmark, Protocol, protocol_form
+from visp.eval.rank import Levels, kendall_tau_b, spearman_rho
 from visp.eval.summary import Summary, check_picks, upsample_scores
 
 OverUsers = Literal["max", "mean"]
@@ -81,6 +82,9 @@ def rank_correlation(
 ) -> RankCorrelation:
     """Correlate one video's prediction with its annotations as the protocol says; see :mod:`visp.eval.protocols`.
 
+    What chance and people reach under the same protocol, without which the result cannot be read, is
+    :func:`visp.eval.baselines` of the video.
+
     Args:
         prediction: (T,) scores or logits at the sampled frames; where the protocol correlates summaries (``msva``, and
             ``csta`` on SumMe), the :class:`Summary` or its 0/1 vector (n_frames,).
@@ -113,9 +117,7 @@ def rank_correlation(
 
     scores = _scores(prediction, label)
     if compared.predicted == "picks":
-        frames = np.arange(0, users.shape[1], STRIDE)
-        if picks is not None and not np.array_equal(picks, STRIDE * np.arange(np.size(picks))):
-            frames = check_picks(picks, users.shape[1] - 1)
+        frames = _compared_frames(picks, users.shape[1])
         _same_length("the scores", len(scores), f"the sampled frames of the {users.shape[1]} annotated", len(frames))
         return _correlate(scores, users[:, frames], protocol, benchmark)
 
@@ -130,7 +132,9 @@ def rank_correlation(
     return _correlate(upsample_scores(scores, picks, users.shape[1]), users, protocol, benchmark)
 
 
-def human_consistency(annotations: npt.ArrayLike, protocol: Protocol, benchmark: Benchmark) -> RankCorrelation:
+def human_consistency(
+    annotations: npt.ArrayLike, protocol: Protocol, benchmark: Benchmark, picks: npt.ArrayLike | None = None
+) -> RankCorrelation:
     """Measure how well one annotator predicts the others: the human row of the field's tables, leave-one-out.
 
     Each annotator in turn takes the prediction's place and the others are the annotations, compared as the protocol
@@ -140,8 +144,9 @@ def human_consistency(annotations: npt.ArrayLike, protocol: Protocol, benchmark:
 
     Args:
         annotations: (U, n_frames) raw annotations as in :func:`rank_correlation`, at least two.
-        protocol: As in :func:`rank_correlation`. ``csta`` on TVSum compares at every 15th frame.
+        protocol: As in :func:`rank_correlation`.
         benchmark: As in :func:`rank_correlation`.
+        picks: As in :func:`rank_correlation`: where ``csta`` on TVSum compares.
 
     Returns:
         Per annotator the agreement with the others, over whom it is averaged where defined, and the means.
@@ -159,7 +164,7 @@ def human_consistency(annotations: npt.ArrayLike, protocol: Protocol, benchmark:
     if compared.annotated == "mean summary":
         users = _zeros_and_ones(users, "the user summaries")
     elif compared.predicted == "picks":
-        users = users[:, ::STRIDE]
+        users = users[:, _compared_frames(picks, users.shape[1])]
     tau, rho = [], []
     for index, held_out in enumerate(users):
         others = np.delete(users, index, axis=0)
@@ -171,22 +176,27 @@ def human_consistency(annotations: npt.ArrayLike, protocol: Protocol, benchmark:
     return _result(np.array(tau), np.array(rho), protocol, benchmark)
 
 
+def _compared_frames(picks: npt.ArrayLike | None, n_frames: int) -> npt.NDArray[np.intp]:
+    """Return where ``csta`` on TVSum compares: every 15th frame as published, or picks of another sampling."""
+    if picks is None or np.array_equal(picks, STRIDE * np.arange(np.size(picks))):
+        return np.arange(0, n_frames, STRIDE)
+    return check_picks(picks, n_frames - 1)
+
+
 def mean_defined(values: npt.ArrayLike) -> float:
     """Return the mean of the values that are not nan; nan if there is none."""
     array = np.asarray(values, dtype=np.float64)
     defined = array[~np.isnan(array)]
-    return float(defined.mean()) if defined.size else float("nan")
+    return float(defined.mean()) if defined.size else math.nan
 
 
 def _correlate(
     predicted: npt.NDArray[np.floating], users: Floats, protocol: Protocol, benchmark: Benchmark
 ) -> RankCorrelation:
-    tau = np.full(len(users), np.nan)
-    rho = np.full(len(users), np.nan)
-    constant = (np.ptp(users, axis=1) == 0) | (np.ptp(predicted) == 0)
-    for index in np.flatnonzero(~constant):
-        tau[index] = stats.kendalltau(predicted, users[index]).statistic
-        rho[index] = stats.spearmanr(predicted, users[index]).statistic
+    of_prediction = Levels(predicted)
+    of_users = [Levels(user) for user in users]
+    tau = np.array([kendall_tau_b(of_prediction, of_user) for of_user in of_users])
+    rho = np.array([spearman_rho(of_prediction, of_user) for of_user in of_users])
     return _result(tau, rho, protocol, benchmark)
 
 
