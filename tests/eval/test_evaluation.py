@@ -10,8 +10,9 @@ import pytest
 
 from visp.data.h5 import write_h5
 from visp.data.synthetic import make_corpus
-from visp.eval.evaluation import Evaluation, evaluate
-from visp.eval.metrics import f_score, rank_correlation
+from visp.eval.evaluation import evaluate
+from visp.eval.metrics import f_score, human_consistency, rank_correlation
+from visp.eval.results import Evaluation
 from visp.eval.summary import make_summary
 
 RECORDS = make_corpus(3, feature_dim=4, seed=0)
@@ -104,9 +105,86 @@ def test_the_table_names_the_protocol_beside_every_metric() -> None:
     assert lines[0] == ("| video | tau (otani, tvsum) | rho (otani, tvsum) | F-score (mean over users) | share kept |")
     assert [line.split("|")[1].strip() for line in lines[2:6]] == ["video_1", "video_2", "video_3", "mean"]
     assert lines[5] == f"| mean | {result.tau:.4f} | {result.rho:.4f} | {result.f_score:.4f} | {result.share:.3f} |"
-    assert "protocol otani (tvsum), scores upsampled to all frames against each annotator's scores" in lines[7]
-    assert "at most 0.15 of the frames up to the last shot" in lines[7]
-    assert lines[7].endswith("Without a tau: 1 videos.")
+    assert "protocol otani (tvsum), scores upsampled to all frames against each annotator's scores" in lines[-1]
+    assert "at most 0.15 of the frames up to the last shot" in lines[-1]
+    assert lines[-1].endswith("Without a tau: 1 videos.")
+
+
+def test_below_the_mean_stand_its_error_and_the_means_of_chance_and_of_people() -> None:
+    result = evaluate(predictions(), fields(), protocol="csta", benchmark="summe")
+    error, constant, random, humans = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in result.table().splitlines()[6:10]
+    )
+    taus = [row.tau for row in result.videos]
+    assert error[:2] == ["standard error over videos", f"{np.std(taus, ddof=1) / math.sqrt(3):.4f}"]
+    for cells, key in ((constant, "constant"), (random, "random"), (humans, "humans")):
+        rows = result.baselines[key]  # type: ignore[index]
+        assert cells[1:4] == [
+            f"{np.mean([getattr(row, metric) for row in rows]):.4f}" for metric in ("tau", "rho", "f_score")
+        ]
+    assert [cells[0] for cells in (constant, random, humans)] == [
+        "constant scores",
+        "random scores, mean of 20 draws",
+        "each user against the others",
+    ]
+
+
+@pytest.mark.parametrize(("protocol", "benchmark"), [("csta", "summe"), ("csta", "tvsum"), ("scores", "summe")])
+def test_chance_is_what_such_scores_get_when_they_are_evaluated(protocol: Any, benchmark: Any) -> None:
+    constant = {name: np.full_like(scores, 7.0) for name, scores in predictions().items()}
+    expected = evaluate(constant, fields(), protocol=protocol, benchmark=benchmark)
+    given = evaluate(predictions(), fields(), protocol=protocol, benchmark=benchmark)
+    assert given.baselines["constant"] == expected.videos
+    taus, f_scores = [], []
+    for seed in range(300):
+        draw = evaluate(
+            predictions(seed),
+            fields(),
+            protocol=protocol,
+            benchmark=benchmark,
+            known_baselines={record.name: {} for record in RECORDS},
+        )
+        taus.append(draw.tau)
+        f_scores.append(draw.f_score)
+    # the mean of 20 draws of 3 videos lies within four of its standard errors of the mean of 300 others
+    assert given.mean("tau", "random") == pytest.approx(np.mean(taus), abs=4 * np.std(taus) / math.sqrt(20))
+    assert given.mean("f_score", "random") == pytest.approx(np.mean(f_scores), abs=4 * np.std(f_scores) / math.sqrt(20))
+
+
+def test_people_are_each_left_out_in_turn() -> None:
+    given = evaluate(predictions(), fields(), protocol="csta", benchmark="summe")
+    for row in given.baselines["humans"]:
+        kept = fields()[row.video]["user_summary"]
+        assert row.tau == human_consistency(kept, "csta", "summe").tau
+        others = [np.delete(kept, user, axis=0) for user in range(len(kept))]
+        assert row.f_score == pytest.approx(
+            np.mean([f_score(user, rest, "max") for user, rest in zip(kept, others, strict=True)])
+        )
+        assert row.share == pytest.approx(kept.mean())
+
+
+def test_people_under_a_protocol_that_compares_with_all_of_them_have_an_f_score_only() -> None:
+    (first, *_) = evaluate(predictions(), fields(), protocol="scores", benchmark="summe").baselines["humans"]
+    assert math.isnan(first.tau)
+    assert 0 < first.f_score < 1
+
+
+def test_a_single_user_has_nobody_to_be_compared_with() -> None:
+    annotations = fields()
+    for video in annotations.values():
+        video["user_summary"] = video["user_summary"][:1]
+    assert list(evaluate(predictions(), annotations, protocol="csta", benchmark="summe").baselines) == [
+        "constant",
+        "random",
+    ]
+
+
+def test_random_scores_do_not_depend_on_the_other_videos_or_the_order() -> None:
+    whole = evaluate(predictions(), fields(), protocol="csta", benchmark="summe").baselines["random"]
+    for row in whole:
+        scores, annotations = {row.video: predictions()[row.video]}, {row.video: fields()[row.video]}
+        alone = evaluate(scores, annotations, protocol="csta", benchmark="summe")
+        assert alone.baselines["random"] == (row,)
 
 
 def test_the_dict_survives_strict_json() -> None:
@@ -118,6 +196,9 @@ def test_the_dict_survives_strict_json() -> None:
     assert read["videos"][0]["tau"] == result.videos[0].tau
     assert read["mean"]["f_score"] == result.f_score
     assert read["description"] == result.description
+    assert read["baselines"]["constant"]["mean"]["tau"] is None
+    assert read["baselines"]["humans"]["mean"]["f_score"] == result.mean("f_score", "humans")
+    assert read["standard_error"]["f_score"] == result.standard_error("f_score")
 
 
 def test_means_of_nothing_defined_are_none_in_json() -> None:
