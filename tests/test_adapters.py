@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.summarizer_shapes import (
     SHAPES,
-    A2SummShaped,
     CSTAShaped,
     D,
     DSNetAnchorBasedShaped,
@@ -31,20 +30,9 @@ from tests.summarizer_shapes import (
     one_dict,
     three_channels,
     three_streams,
-    video_and_text,
 )
-from visp.adapters import (
-    SUMMARIZER_TEMPLATE,
-    AdaptedSummarizer,
-    EncodesVideo,
-    Summarizer,
-    VideoEncoder,
-    adapt_encoder,
-    adapt_summarizer,
-    check_embedding,
-    check_logits,
-    embed_with,
-)
+from visp.adapters import AdaptedSummarizer, adapt_encoder, adapt_summarizer
+from visp.contracts import SUMMARIZER_TEMPLATE, check_logits
 
 T = 7
 
@@ -417,49 +405,6 @@ def test_a_wrong_pool_is_refused() -> None:
         unpooled(torch.randn(T, D))
 
 
-def test_encode_is_used_where_there_is_one() -> None:
-    encoder = Encodes()
-    plain = adapt_encoder(PGLSUMShaped(), hidden_from="norm")
-    assert isinstance(encoder, EncodesVideo)
-    assert not isinstance(plain, EncodesVideo)
-    assert isinstance(plain, VideoEncoder)
-    assert isinstance(encoder, Summarizer)
-    assert not isinstance("csta", Summarizer)
-    frames = torch.randn(T, D)
-    torch.testing.assert_close(embed_with(encoder)(frames), frames.mean(dim=0))
-    assert embed_with(plain) is plain
-
-
-def test_check_logits() -> None:
-    frames = torch.randn(T, D)
-    logits = torch.randn(T)
-    owner = PGLSUMShaped()
-    assert check_logits(logits, frames, owner) is logits
-    hint = r"visp\.adapt_summarizer"
-    with pytest.raises(TypeError, match=rf"PGLSUMShaped returned a tuple of .*\(T,\) with T = 7\. .*{hint}"):
-        check_logits(owner(frames), frames, owner)
-    with pytest.raises(ValueError, match=rf"shape \(1, 7\).*\(T,\) with T = 7.*{hint}"):
-        check_logits(logits[None], frames, owner)
-    with pytest.raises(ValueError, match=r"shape \(6,\)"):
-        check_logits(logits[1:], frames, owner)
-    with pytest.raises(TypeError, match=r"int64.*real numbers"):
-        check_logits(logits.long(), frames, owner)
-
-
-def test_check_embedding() -> None:
-    embedding = torch.randn(H)
-    assert check_embedding(embedding, "Encoder") is embedding
-    module = A2SummShaped()
-    returned = module(**video_and_text(torch.randn(T, D)))
-    with pytest.raises(TypeError, match=r"A2SummShaped returned a tuple .*\(e,\).*encode.*visp\.adapt_encoder"):
-        check_embedding(returned, module)
-    for wrong in (embedding[None], embedding[0], embedding[:0]):
-        with pytest.raises(ValueError, match=r"one vector \(e,\)"):
-            check_embedding(wrong, "Encoder")
-    with pytest.raises(TypeError, match=r"bool.*real numbers"):
-        check_embedding(embedding > 0, "Encoder")
-
-
 def test_adapters_are_ordinary_modules() -> None:
     module = PGLSUMShaped()
     adapted = adapt_summarizer(module, logits_from="linear_2")
@@ -500,11 +445,3 @@ class Calls(nn.Module):
         for _ in range(self.times):
             total = total + self.fc(frames).sum()
         return total
-
-
-class Encodes(nn.Module):
-    def forward(self, frames: Tensor) -> Tensor:
-        return frames[:, 0]
-
-    def encode(self, frames: Tensor) -> Tensor:
-        return frames.mean(dim=0)

@@ -1,4 +1,4 @@
-"""What a summarizer and a video encoder are, and how a module of another shape becomes one, unchanged.
+"""How a module of another shape becomes a summarizer or a video encoder, unchanged.
 
 Letters: T frames of one video, d feature dimension, e embedding dimension, h width of a hidden layer.
 """
@@ -11,50 +11,14 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Protocol, runtime_checkable
+
+from visp.contracts import check_module, check_vector, class_name, describe_value, fits_frames
 
 ModuleInputs: TypeAlias = "Callable[[Tensor], Tensor | tuple[Any, ...] | Mapping[str, Any]]"
 Pool: TypeAlias = "Literal['mean', 'cls'] | Callable[[Tensor], Tensor]"
 
 PROBABILITY_MARGIN = 1e-6  # inverted probabilities stay this far from 0 and 1: logits within +-13.8
 NAMES_SHOWN = 12
-
-SUMMARIZER_TEMPLATE = """\
-class MySummarizer(torch.nn.Module):
-    def __init__(self, feature_dim=1024):
-        super().__init__()
-        self.score = torch.nn.Linear(feature_dim, 1)
-
-    def forward(self, frames):  # (T, d)
-        return self.score(frames).squeeze(-1)  # logits (T,), before any sigmoid
-"""
-
-
-@runtime_checkable
-class Summarizer(Protocol):
-    """Scores the frames of one video: ``frames (T, d) -> logits (T,)``, real numbers before any sigmoid."""
-
-    def __call__(self, frames: Tensor) -> Tensor:
-        """Return the logits (T,) of the frames (T, d)."""
-        ...
-
-
-@runtime_checkable
-class VideoEncoder(Protocol):
-    """Describes one video by one vector: ``frames (T, d) -> embedding (e,)``."""
-
-    def __call__(self, frames: Tensor) -> Tensor:
-        """Return the embedding (e,) of the frames (T, d)."""
-        ...
-
-
-@runtime_checkable
-class EncodesVideo(Protocol):
-    """A module that has, beside its ``forward``, a method ``encode``: ``frames (T, d) -> embedding (e,)``."""
-
-    def encode(self, frames: Tensor) -> Tensor:
-        """Return the embedding (e,) of the frames (T, d)."""
-        ...
 
 
 def adapt_summarizer(
@@ -99,7 +63,7 @@ def adapt_summarizer(
         TypeError: ``module`` or ``head`` is not an ``nn.Module``, or ``inputs`` or ``output`` not callable.
         ValueError: options that exclude each other, an unknown submodule name, or a missing ``head``.
     """
-    _require_module(module)
+    check_module("summarizer", module)
     _require_callable(inputs=inputs, output=output)
     _refuse_together(logits_from=logits_from, hidden_from=hidden_from)
     _refuse_together(probabilities=probabilities or None, hidden_from=hidden_from)
@@ -139,7 +103,7 @@ def adapt_encoder(
         TypeError: ``module`` is not an ``nn.Module``, or ``inputs`` not callable.
         ValueError: an unknown layer name or pool.
     """
-    _require_module(module)
+    check_module("encoder", module)
     _require_callable(inputs=inputs)
     _find_layer(module, hidden_from, "hidden_from")
     if pool not in ("mean", "cls") and not callable(pool):
@@ -211,60 +175,7 @@ class AdaptedEncoder(nn.Module):
             return hidden[0]
         assert callable(self.pool)
         source = f"pool= on {_source(self.module, self.hidden_from)}"
-        return _vector(self.pool(hidden), source, "Return one vector from the pool")
-
-
-def embed_with(encoder: VideoEncoder | EncodesVideo) -> Callable[[Tensor], Tensor]:
-    """Return what embeds a video with this encoder: its ``encode`` if it `EncodesVideo`, else the encoder."""
-    if isinstance(encoder, EncodesVideo):
-        return encoder.encode
-    return encoder
-
-
-def check_logits(logits: object, frames: Tensor, owner: object) -> Tensor:
-    """Return the logits if they are those of a `Summarizer`: a floating-point tensor (T,).
-
-    Args:
-        logits: what the summarizer returned.
-        frames: the frames (T, ...) that it was given.
-        owner: the summarizer, for its class name.
-
-    Raises:
-        TypeError: not a tensor, or not floating point.
-        ValueError: not of shape (T,).
-    """
-    length = frames.shape[0]
-    hint = (
-        "If the summarizer returns something else, wrap it: visp.adapt_summarizer(module, output=..., "
-        "logits_from=..., probabilities=...)"
-    )
-    returned = f"{_class_name(owner)} returned {_describe(logits, length)}"
-    said = f"{returned}; expected logits (T,) with T = {length}. {hint}"
-    if not isinstance(logits, Tensor):
-        raise TypeError(said)
-    if logits.shape != (length,):
-        raise ValueError(said)
-    if not logits.is_floating_point():
-        raise TypeError(f"{said}; logits are real numbers")
-    return logits
-
-
-def check_embedding(embedding: object, owner: object) -> Tensor:
-    """Return the embedding if it is that of a `VideoEncoder`: a floating-point vector (e,), e >= 1.
-
-    Args:
-        embedding: what the encoder returned.
-        owner: the encoder, for its class name.
-
-    Raises:
-        TypeError: not a tensor, or not floating point.
-        ValueError: not of shape (e,).
-    """
-    hint = (
-        "Give the encoder a method encode(frames (T, d)) -> (e,), or make one of a hidden layer: "
-        "visp.adapt_encoder(module, hidden_from=..., pool='mean')"
-    )
-    return _vector(embedding, _class_name(owner), hint)
+        return check_vector(self.pool(hidden), source, "Return one vector from the pool")
 
 
 def _run(module: nn.Module, inputs: ModuleInputs | None, frames: Tensor, name: str | None) -> Any:
@@ -316,14 +227,14 @@ def _copy(value: Any) -> Any:
 
 def _per_frame(value: object, length: int, source: str) -> Tensor:
     """Drop the axes of size 1 and return (T,)."""
-    if not isinstance(value, Tensor) or not _fits(value, length):
+    if not isinstance(value, Tensor) or not fits_frames(value, length):
         raise ValueError(
-            f"{source} gave {_describe(value, length)}; expected logits (T,) with T = {length}. Pick or "
+            f"{source} gave {describe_value(value, length)}; expected logits (T,) with T = {length}. Pick or "
             "reduce the value with output=lambda value: ..., or name the layer that gives the logits with "
             "logits_from=..."
         )
     if not value.is_floating_point():
-        raise TypeError(f"{source} gave {_describe(value, length)}; expected real numbers, in floating point")
+        raise TypeError(f"{source} gave {describe_value(value, length)}; expected real numbers, in floating point")
     return value.reshape(length)
 
 
@@ -334,21 +245,10 @@ def _hidden(module: nn.Module, inputs: ModuleInputs | None, frames: Tensor, name
         value = value[0]
     if not isinstance(value, Tensor) or value.ndim < 2 or any(size != 1 for size in value.shape[:-2]):
         raise ValueError(
-            f"{_source(module, name)} gave {_describe(value)}; expected hidden values (L, h), with any "
+            f"{_source(module, name)} gave {describe_value(value)}; expected hidden values (L, h), with any "
             "leading axes of size 1. Name another layer in hidden_from="
         )
     return value.reshape(value.shape[-2:])
-
-
-def _vector(value: object, source: str, hint: str) -> Tensor:
-    said = f"{source} returned {_describe(value)}; expected an embedding, one vector (e,). {hint}"
-    if not isinstance(value, Tensor):
-        raise TypeError(said)
-    if value.ndim != 1 or value.numel() == 0:
-        raise ValueError(said)
-    if not value.is_floating_point():
-        raise TypeError(f"{said}; embeddings are real numbers")
-    return value
 
 
 def _invert_sigmoid(probabilities: Tensor, source: str) -> Tensor:
@@ -378,13 +278,6 @@ def _default_head(module: nn.Module, layer: nn.Module, name: str) -> nn.Module:
     return nn.Linear(width, 1, device=weight.device, dtype=weight.dtype)
 
 
-def _require_module(module: object) -> None:
-    if not isinstance(module, nn.Module):
-        got = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
-        looks = f"A summarizer looks like this:\n\n{SUMMARIZER_TEMPLATE}"
-        raise TypeError(f"expected a torch.nn.Module instance, got {got}. {looks}")
-
-
 def _require_callable(**options: object) -> None:
     for name, option in options.items():
         if option is not None and not callable(option):
@@ -407,35 +300,8 @@ def _find_layer(module: nn.Module, name: str, option: str) -> nn.Module:
     names = [*closest, *(known for known in layers if known not in closest)]
     more = f", ... ({len(names)} in all)" if len(names) > NAMES_SHOWN else ""
     listed = ", ".join(names[:NAMES_SHOWN]) + more if names else "none"
-    raise ValueError(f"{option}={name!r}: {_class_name(module)} has no such submodule. It has: {listed}")
-
-
-def _fits(value: object, length: int) -> bool:
-    """Whether the value is a tensor (T,) but for axes of size 1."""
-    return isinstance(value, Tensor) and value.numel() == length and value.ndim - value.shape.count(1) <= 1
-
-
-def _describe(value: object, length: int | None = None) -> str:
-    """Name the type and shape of a value and of its elements, and the elements that fit (T,)."""
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}"
-    if isinstance(value, Mapping):
-        elements = list(value.items())
-    elif isinstance(value, tuple | list):
-        elements = list(enumerate(value))
-    else:
-        return f"a value of type {type(value).__name__}"
-    lines = []
-    for key, element in elements:
-        shape = f" {tuple(element.shape)}" if isinstance(element, Tensor) else ""
-        fits = " which fits (T,)" if length is not None and _fits(element, length) else ""
-        lines.append(f"[{key!r}] {type(element).__name__}{shape}{fits}")
-    return f"a {type(value).__name__} of {', '.join(lines) or 'nothing'}"
+    raise ValueError(f"{option}={name!r}: {class_name(module)} has no such submodule. It has: {listed}")
 
 
 def _source(module: nn.Module, name: str | None) -> str:
-    return _class_name(module) if name is None else f"submodule {name!r} of {_class_name(module)}"
-
-
-def _class_name(owner: object) -> str:
-    return owner if isinstance(owner, str) else type(owner).__name__
+    return class_name(module) if name is None else f"submodule {name!r} of {class_name(module)}"
