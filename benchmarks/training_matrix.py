@@ -72,7 +72,9 @@ def cells(real: bool) -> list[Cell]:
     ]
     if real:
         every += [Cell("full-rate", "csta", "attention", 0, frozen) for frozen in (False, True)]
-    return sorted(every, key=lambda cell: (cell.frozen, ENCODERS.index(cell.encoder), cell.corpus == "real", cell.seed))
+    return sorted(
+        every, key=lambda cell: (cell.frozen, list(ENCODERS).index(cell.encoder), cell.corpus == "real", cell.seed)
+    )
 
 
 def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Protocol, runtime_checkable
 
-from visp.utils.distributed import is_first
-
 SUMMARIZER_TEMPLATE = """\
 class MySummarizer(torch.nn.Module):
     def __init__(self, feature_dim=1024):
@@ -150,9 +148,12 @@ def check_frames(videos: Sequence[Tensor]) -> None:
         videos: What should be videos, each (T_i, ...) frames.
 
     Raises:
-        ValueError: If a video is not a floating-point tensor (T, ...) with T >= 1, its frames have another shape than
-            those of video 0, or it lies on the CPU and holds values that are not finite. The message names the video.
+        ValueError: If they are no list, tuple or tensor of videos, a video is not a floating-point tensor (T, ...)
+            with T >= 1, its frames have another shape than those of video 0, or it lies on the CPU and holds values
+            that are not finite. The message names the video.
     """
+    if not isinstance(videos, Sequence | Tensor):
+        raise ValueError(f"expected a list of videos, each frames (T, d), got a {class_name(videos)}")
     for index, frames in enumerate(videos):
         if not isinstance(frames, Tensor) or frames.ndim < 2 or not frames.is_floating_point():
             came = f"{frames.dtype} {tuple(frames.shape)}" if isinstance(frames, Tensor) else type(frames).__name__
@@ -168,11 +169,12 @@ def check_frames(videos: Sequence[Tensor]) -> None:
             raise ValueError(f"video {index} of the batch holds values that are not finite (NaN or infinity)")
 
 
-def check_batch_size(num_videos: int, *, stacklevel: int = 1) -> None:
-    """Refuse a batch that has nothing to compare, and warn, in the first process, of one with little.
+def check_batch_size(num_videos: int, *, warn: bool = True, stacklevel: int = 1) -> None:
+    """Refuse a batch that has nothing to compare, and warn of one with little.
 
     Args:
         num_videos: N, the number of videos in the batch of all processes.
+        warn: Whether to warn; of several processes, one should.
         stacklevel: Whose line the warning names: 1 for the caller, 2 for the caller's caller, and so on.
 
     Raises:
@@ -183,12 +185,32 @@ def check_batch_size(num_videos: int, *, stacklevel: int = 1) -> None:
             f"a batch must hold at least 2 videos, got {num_videos}: InfoNCE compares videos with each other, "
             "and marginalization takes its donor frames from another video"
         )
-    if num_videos < ENOUGH_VIDEOS and is_first():
+    if warn and num_videos < ENOUGH_VIDEOS:
         warnings.warn(
             f"a batch of {num_videos} videos: the bound on mutual information is at most log N, and below "
             f"{ENOUGH_VIDEOS} videos it is too loose to teach much (Section 4.3 of the ViSP paper)",
             stacklevel=stacklevel + 1,
         )
+
+
+def run_summarizer(summarizer: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+    """Return the logits (T,) of the frames (T, ...), checked.
+
+    Raises:
+        TypeError, ValueError: As in `check_logits`, or the summarizer wrote into the frames.
+        RuntimeError: Those of the summarizer; with the widths in the message where d is not what its first layer takes.
+    """
+    return check_logits(_run(summarizer, summarizer, frames), frames, summarizer)
+
+
+def run_encoder(encoder: VideoEncoder | EncodesVideo, frames: Tensor) -> Tensor:
+    """Return the embedding (e,) of the frames (T, ...), checked; by ``encode`` if the encoder `EncodesVideo`.
+
+    Raises:
+        TypeError, ValueError: As in `check_embedding`, or the encoder wrote into the frames.
+        RuntimeError: Those of the encoder; with the widths in the message where d is not what its first layer takes.
+    """
+    return check_embedding(_run(encoder, embed_with(encoder), frames), encoder, frames)
 
 
 def check_logits(logits: object, frames: Tensor, owner: object) -> Tensor:
@@ -208,8 +230,7 @@ def check_logits(logits: object, frames: Tensor, owner: object) -> Tensor:
         "If the summarizer returns something else, wrap it: visp.adapt_summarizer(module, output=..., "
         "logits_from=..., probabilities=...)"
     )
-    given = f" for frames {tuple(frames.shape)}, which are not (T, d)" if frames.ndim > 2 else ""
-    returned = f"{class_name(owner)} returned {describe_value(logits, length)}{given}"
+    returned = f"{class_name(owner)} returned {describe_value(logits, length)}{_more_axes(frames)}"
     said = f"{returned}; expected logits (T,) with T = {length}. {hint}"
     if not isinstance(logits, Tensor):
         raise TypeError(said)
@@ -272,12 +293,13 @@ def look_like_probabilities(logits: Sequence[Tensor]) -> bool:
     return bool((values >= 0).all() and (values <= 1).all() and (values > 0).any())
 
 
-def check_embedding(embedding: object, owner: object) -> Tensor:
+def check_embedding(embedding: object, owner: object, frames: Tensor | None = None) -> Tensor:
     """Return the embedding if it is that of a `VideoEncoder`: a floating-point vector (e,), e >= 1.
 
     Args:
         embedding: what the encoder returned.
         owner: the encoder, for its class name.
+        frames: the frames that it was given, for the message.
 
     Raises:
         TypeError: not a tensor, or not floating point.
@@ -287,7 +309,7 @@ def check_embedding(embedding: object, owner: object) -> Tensor:
         "Give the encoder a method encode(frames (T, d)) -> (e,), or make one of a hidden layer: "
         "visp.adapt_encoder(module, hidden_from=..., pool='mean')"
     )
-    return check_vector(embedding, class_name(owner), hint)
+    return check_vector(embedding, class_name(owner), hint, "" if frames is None else _more_axes(frames))
 
 
 def check_embedding_lengths(lengths: Sequence[int], embeddings: Sequence[Tensor], owner: object) -> None:
@@ -318,9 +340,9 @@ def embed_with(encoder: VideoEncoder | EncodesVideo) -> Callable[[Tensor], Tenso
     return encoder
 
 
-def check_vector(value: object, source: str, hint: str) -> Tensor:
+def check_vector(value: object, source: str, hint: str, given: str = "") -> Tensor:
     """Return the value if it is a floating-point vector (e,), e >= 1; else raise as `check_embedding` does."""
-    said = f"{source} returned {describe_value(value)}; expected an embedding, one vector (e,). {hint}"
+    said = f"{source} returned {describe_value(value)}{given}; expected an embedding, one vector (e,). {hint}"
     if not isinstance(value, Tensor):
         raise TypeError(said)
     if value.ndim != 1 or value.numel() == 0:
@@ -356,3 +378,44 @@ def describe_value(value: object, length: int | None = None) -> str:
 def class_name(owner: object) -> str:
     """Return the name of the object's class, or the text itself if it is one."""
     return owner if isinstance(owner, str) else type(owner).__name__
+
+
+def _run(owner: object, function: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+    version = _version(frames)
+    try:
+        value = function(frames)
+    except (RuntimeError, AssertionError) as error:
+        taken = _first_width(owner)
+        if taken is None or taken[1] == frames.shape[-1] or isinstance(error, torch.OutOfMemoryError):
+            raise
+        layer, width = taken
+        shape = tuple(frames.shape)
+        raise RuntimeError(
+            f"{class_name(owner)} failed on frames {shape}{', which are not (T, d)' if frames.ndim > 2 else ''} with "
+            f"d = {shape[-1]}, and its layer {layer} takes {width}: {error}"
+        ) from error
+    if _version(frames) != version:
+        raise ValueError(
+            f"{class_name(owner)} writes into the frames that it is given, which others see after it; wrap it, so that "
+            "it is given a copy: visp.adapt_summarizer(module), visp.adapt_encoder(module, ...)"
+        )
+    return value
+
+
+def _version(frames: Tensor) -> int:
+    """Return how often the frames were written to; 0 where torch does not count it."""
+    return 0 if torch.compiler.is_compiling() or frames.is_inference() else frames._version
+
+
+def _first_width(owner: object) -> tuple[str, int] | None:
+    """Return the name of the first layer with an input width, and that width."""
+    widths = {nn.Linear: "in_features", nn.RNNBase: "input_size", nn.MultiheadAttention: "embed_dim"}
+    for name, layer in owner.named_modules() if isinstance(owner, nn.Module) else ():
+        for kind, attribute in widths.items():
+            if isinstance(layer, kind):
+                return f"{name!r} ({type(layer).__name__})", getattr(layer, attribute)
+    return None
+
+
+def _more_axes(frames: Tensor) -> str:
+    return f" for frames {tuple(frames.shape)}, which are not (T, d)" if frames.ndim > 2 else ""

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 import visp
-from tests.builders import MeanEncoder
 from tests.training.test_loop import tell_within_step
 from tests.training.test_pretrain import (
     BATCH,
     BATCHES_AN_EPOCH,
-    SpoiledAtStep,
     assert_same_run,
     lines,
     noisy_pretrainer,

@@ -25,7 +25,7 @@ from visp.eval.metrics import METRICS, Metric
 from visp.evaluator import Evaluator
 from visp.training.finetune import Select, finetune
 from visp.training.run_folder import digest, write_json
-from visp.weights import CheckpointError, load_state, load_weights, state_hash
+from visp.weights import CheckpointError, load_weights, read_weights, state_hash
 
 
 @dataclass(frozen=True)
@@ -308,4 +308,4 @@ def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
 def _fingerprint(weights: Weights | None) -> str | None:
     if weights is None:
         return None
-    return state_hash(weights if isinstance(weights, Mapping) else load_state(weights))
+    return state_hash(read_weights(weights))
