@@ -60,7 +60,7 @@ def _add_evaluate(commands: Commands) -> None:
     _add_splits(parser)
     parser.add_argument("--fold", type=natural, metavar="K", help="only the test videos of this fold of --splits")
     _add_protocol(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, video by video")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics of every video")
 
 
 def _add_crossval(commands: Commands) -> None:
@@ -151,7 +151,7 @@ def _finetune(options: argparse.Namespace) -> None:
         print(result.test.table())
     print(f"the weights are those of epoch {result.epoch}, chosen by: {result.select}")
     if result.select == "test":
-        print("the epoch was chosen on the test videos: the figures above are better than unseen videos would show")
+        print("the epoch was chosen on the test videos: the metrics above are better than unseen videos would show")
     print(f"the summarizer's weights: {out / 'weights.pt'}")
 
 
@@ -184,7 +184,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _crossval(options: argparse.Namespace) -> None:
     from visp.data import make_splits, read_splits
-    from visp.studies.cross_validation import FIGURES, cross_validate, read_results, results_table
+    from visp.eval.metrics import METRICS
+    from visp.studies.cross_validation import cross_validate, read_results, results_table
     from visp.studies.significance import compare
 
     check_device(options)
@@ -209,10 +210,10 @@ def _crossval(options: argparse.Namespace) -> None:
     rows = {} if other is None else {str(options.compare_with): other}
     print(results_table({**rows, str(options.out): result}))
     if result.select == "test":
-        print("epochs were chosen on the test videos: the figures are better than unseen videos would show")
+        print("epochs were chosen on the test videos: the metrics are better than unseen videos would show")
     if other is not None:
-        for figure in FIGURES:
-            print(f"{figure}: {compare(other, result, figure)}")
+        for metric in METRICS:
+            print(f"{metric}: {compare(other, result, metric)}")
     print(f"video by video: {options.out / 'results.json'}")
 
 

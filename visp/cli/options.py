@@ -33,7 +33,7 @@ def add_data(parser: argparse.ArgumentParser, help_text: str) -> None:
 def add_summarizer(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which summarizer, and where it computes."""
     parser.add_argument(
-        "--summarizer", default="csta", metavar="NAME", help="csta, googlenet, or package.module:factory"
+        "--summarizer", default="csta", metavar="NAME", help="csta, googlenet, transformer, or package.module:factory"
     )
     parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
 

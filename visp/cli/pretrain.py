@@ -76,8 +76,9 @@ def add_commands(commands: Commands) -> None:
         help="Eq. 8 and 9",
     )
     add("--hard-negatives", action="store_true", help="add random summaries to the denominator of Eq. 3")
-    add("--size-target", type=float, metavar="X", help="share of frames to keep (0.3 if nothing is given)")
-    add("--size-weight", type=float, metavar="X", help="fixed weight of the size penalty, instead of a target")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--size-target", type=float, default=0.3, metavar="X", help="share of the frames to keep")
+    size.add_argument("--size-weight", type=float, metavar="X", help="fixed beta_size of Eq. 10 instead")
     add("--binary-weight", type=float, default=0.0, metavar="X", help="weight of the binary penalty")
     add(
         "--standardize",
@@ -96,7 +97,7 @@ def add_commands(commands: Commands) -> None:
     add("--bucket-by-length", action="store_true", help="make batches of videos of similar length")
     add("--tensorboard", action="store_true", help="write event files too")
     add(
-        "--checkpoint-videos",
+        "--recompute",
         action=argparse.BooleanOptionalAction,
         help="keep one video's activations at a time and recompute them: less memory, more time (if not given: yes, "
         "where those of built-in models would take more than half of the memory)",
@@ -117,7 +118,9 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
     import torch
 
     from visp.factory import make_encoder, make_summarizer
-    from visp.pretrainer import SAMPLERS, ViSPPretrainer
+    from visp.pretrainer import ViSPPretrainer
+    from visp.registry import SAMPLERS
+    from visp.regularizers import FixedSize
     from visp.training import pretrain
     from visp.training.standardize import FoldsInputs
     from visp.utils.distributed import by_first, is_first
@@ -142,12 +145,11 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
         sampler=SAMPLERS[options.sampler](options.temperature),
         gradient_flow=options.gradient_flow,
         hard_negatives=options.hard_negatives,
-        size_weight=options.size_weight,
-        size_target=options.size_target,
+        size=options.size_target if options.size_weight is None else FixedSize(options.size_weight),
         binary_weight=options.binary_weight,
         seed=options.seed,
     ).to(device)
-    pretrainer.checkpoint_videos = _checkpoint_videos(options, pretrainer, dataset.lengths, device)
+    pretrainer.recompute = _recompute(options, pretrainer, dataset.lengths, device)
     result = pretrain(
         pretrainer,
         dataset,
@@ -166,7 +168,7 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
         tensorboard=options.tensorboard,
         config={
             "command_line": given(options),
-            "checkpoint_videos": pretrainer.checkpoint_videos,
+            "recompute": pretrainer.recompute,
             "visp_version": __version__,
         },
     )
@@ -182,18 +184,18 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
     print(f"the summarizer's weights: {out / 'weights.pt'}")
 
 
-def _checkpoint_videos(
+def _recompute(
     options: argparse.Namespace, pretrainer: ViSPPretrainer, lengths: Sequence[int], device: torch.device
 ) -> bool:
     from visp.training.memory import should_recompute
     from visp.utils.distributed import is_first, num_processes
 
-    if options.checkpoint_videos is not None:
-        return bool(options.checkpoint_videos)
+    if options.recompute is not None:
+        return bool(options.recompute)
     batch_size = -(-options.batch_size // num_processes())
     recompute = should_recompute(pretrainer, lengths, batch_size, options.precision, device)
     if recompute and is_first():
-        print("a batch's activations may not fit into memory and are recomputed; --no-checkpoint-videos keeps them")
+        print("a batch's activations may not fit into memory and are recomputed; --no-recompute keeps them")
     return recompute
 
 

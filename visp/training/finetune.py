@@ -112,8 +112,8 @@ def finetune(
 
     Raises:
         ValueError: If an option is out of its range, the split names a video that is not there, a training video has
-            no ``gtscore`` in [0, 1], the videos that ``select`` needs are missing, or the summarizer does not
-            return (T,).
+            no ``gtscore`` in [0, 1], the videos that ``select`` needs are missing, a video to be evaluated cannot be
+            under the evaluator's protocol, or the summarizer does not return (T,).
         FileExistsError: If ``out_dir`` is not empty and ``resume`` is false.
         CheckpointError: As in :func:`visp.pretrain`.
         FloatingPointError: If the loss or its gradient is not finite; weights and checkpoint are those before it.
@@ -131,6 +131,8 @@ def finetune(
     judged = {"last": (), "validation": split.validation, "test": split.test}[select]
     if select != "last" and not judged:
         raise ValueError(f"select={select!r} needs videos in split.{select}, and there are none")
+    if evaluator is not None:
+        evaluator.check([*judged, *split.test])
     items = LabelledSegments(dataset, split.train, segment_length)
     settings = Settings(
         batch_size=batch_size,

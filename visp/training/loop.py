@@ -264,7 +264,13 @@ class Loop(ABC):
     def _train_step(self, indices: Sequence[int], batch: Sequence[Any], num_steps: int) -> None:
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
-            loss, logged = self._loss([_to(item, self.device) for item in batch])
+            try:
+                loss, logged = self._loss([_to(item, self.device) for item in batch])
+            except FloatingPointError as error:
+                raise FloatingPointError(
+                    f"step {self.step + 1}: {error}; the weights are those before it. Its videos: "
+                    f"{', '.join(self.names[i] for i in indices)}."
+                ) from error
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(self.step, num_steps)
         if self.behind:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -152,7 +151,7 @@ def pretrain(
             epochs,
             folder,
             resume=resume,
-            config={"pretrainer_seed": pretrainer.seed, **(config or {})},
+            config={"pretrainer_seed": pretrainer.noise.seed, **(config or {})},
             checkpoint_seconds=checkpoint_seconds,
             progress=progress,
             tensorboard=tensorboard,
@@ -226,7 +225,7 @@ class _PretrainLoop(Loop):
     def _postfix(self, metrics: Mapping[str, float]) -> dict[str, str]:
         return {
             "loss": f"{metrics['loss']:.3f}",
-            "MI": f"{metrics['mi_lower_bound']:.2f}/{math.log(metrics['num_videos']):.2f}",
+            "MI": f"{metrics['mi_lower_bound']:.2f}/{metrics['mi_ceiling']:.2f}",
             "keep": f"{metrics['keep_ratio']:.2f}",
         }
 

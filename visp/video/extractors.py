@@ -18,7 +18,7 @@ from visp.factory import find_factory
 from visp.summarizers.cnn import IMAGENET_URL
 from visp.summarizers.inception import GoogLeNetTrunk
 from visp.video.efficientnet import EfficientNetLite0, packaged_weights
-from visp.weights import CheckpointError, load_state, state_hash
+from visp.weights import CheckpointError, load_into, read_googlenet, read_weights, state_hash
 
 EXTRACTORS = ("efficientnet-lite0", "googlenet")
 RESIZE, CROP = 256, 224
@@ -52,9 +52,7 @@ class GoogLeNetPool5(nn.Module):
             FileNotFoundError: If there is no such file.
             CheckpointError: If the file holds no weights, or others than GoogLeNet's.
         """
-        classifiers = ("fc.", "aux1.", "aux2.")
-        state = {name: value for name, value in load_state(path).items() if not name.startswith(classifiers)}
-        _load_strictly(self.googlenet, state, path)
+        load_into(self.googlenet, read_googlenet(path, self.googlenet), f"the weights of {path} do not fit")
 
 
 class Extractor:
@@ -294,7 +292,7 @@ def _from_factory(name: str, weights: str | os.PathLike[str] | None) -> Extracto
     if weights == "imagenet":
         raise ValueError(f"weights 'imagenet' are those of {' and '.join(EXTRACTORS)}, got the extractor {name}")
     if weights not in (None, "random"):
-        _load_strictly(model, load_state(weights), weights)
+        load_into(model, read_weights(weights, model), f"the weights of {weights} do not fit")
     source = "as the factory made them" if weights is None else _weights_name(weights)
     if isinstance(made, Extractor):
         made.provenance |= {
@@ -308,10 +306,3 @@ def _from_factory(name: str, weights: str | os.PathLike[str] | None) -> Extracto
 
 def _weights_name(weights: str | os.PathLike[str]) -> str:
     return "random" if weights == "random" else Path(weights).name
-
-
-def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(f"the weights of {path} do not fit: {error}") from error

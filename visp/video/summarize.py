@@ -15,9 +15,8 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from visp._version import __version__
-from visp.eval.knapsack import knapsack
 from visp.eval.kts import kts
-from visp.eval.summary import shot_scores, upsample_scores
+from visp.eval.summary import choose_shots
 from visp.prediction import predict
 from visp.utils.files import replacing
 from visp.video.corpus import KTSFrames, check_kts_frames
@@ -100,8 +99,7 @@ def summarize_video(
     with clock.stage("scores"):
         scores = predict(summarizer, video.features, segment_length)
     with clock.stage("knapsack"):
-        worth = shot_scores(upsample_scores(scores, video.picks, video.n_frames), shots)
-        selected = _chosen(worth, _weights(video, shots), _capacity(video, longest))
+        worth, selected = _chosen(video, scores, shots, _capacity(video, longest))
         key_frames = np.array([_best_pick(video, scores, shots[shot]) for shot in selected])
     with clock.stage("writing"):
         written = write_summary(source, shots[selected], target, pictures=key_frames.tolist(), overwrite=overwrite)
@@ -231,10 +229,14 @@ def _evenly(video: VideoFeatures, start: int, stop: int, capacity: int) -> list[
     return [piece for a, b in pairwise(cuts) for piece in _evenly(video, a, b, capacity)]
 
 
-def _chosen(worth: npt.NDArray[np.float64], weights: npt.NDArray[np.int64], capacity: int) -> npt.NDArray[np.intp]:
-    """Choose shots by the knapsack; where a single frame is shown for longer than the budget, the shortest shot."""
-    selected = knapsack(np.maximum(worth, np.finfo(np.float64).tiny), weights, capacity)
-    return selected if len(selected) else np.array([weights.argmin()])
+def _chosen(
+    video: VideoFeatures, scores: npt.NDArray[np.float32], shots: npt.NDArray[np.int64], capacity: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+    """Score shots and choose some; where a single frame is shown for longer than the budget, the shortest shot."""
+    weights = _weights(video, shots)
+    above_zero = np.maximum(scores, np.finfo(np.float32).tiny)
+    chosen = choose_shots(above_zero, shots, video.n_frames, video.picks, capacity=capacity, lengths=weights)
+    return chosen.scores, chosen.selected if len(chosen.selected) else np.array([weights.argmin()])
 
 
 def _best_pick(video: VideoFeatures, scores: npt.NDArray[np.float32], shot: npt.NDArray[np.int64]) -> int:
