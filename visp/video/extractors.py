@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from visp.factory import find_factory
 from visp.summarizers.cnn import IMAGENET_URL
 from visp.summarizers.inception import GoogLeNetTrunk
+from visp.utils.modes import evaluation_mode
 from visp.video.efficientnet import EfficientNetLite0, packaged_weights
 from visp.weights import CheckpointError, load_into, read_googlenet, read_weights, state_hash
 
@@ -107,13 +108,8 @@ class Extractor:
         images = images.to(self.device)
         if images.dtype == torch.uint8:
             images = normalised(images, self.mean, self.std)
-        modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        try:
+        with evaluation_mode(self.model):
             features = self.model(images)
-        finally:
-            for module, training in modes:
-                module.training = training
         if (
             not isinstance(features, Tensor)
             or len(features) != len(images)

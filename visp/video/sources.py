@@ -45,9 +45,11 @@ def find_videos(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: If there is no such input.
-        ValueError: If no file in a folder is named like a video, an input is neither file nor folder, or two videos
-            have one name.
+        ValueError: If there is no input, no file in a folder is named like a video, an input is neither file nor
+            folder, or two videos have one name.
     """
+    if not inputs:
+        raise ValueError("no video is given")
     found: dict[str, Path] = {}
     for given in map(Path, inputs):
         if given.is_dir():
