@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from visp.adapters import AdaptedSummarizer
+from visp.inputs import Standardization, beside, carry
 from visp.utils.files import replacing
 
 
@@ -77,6 +78,8 @@ def own_state_dict(summarizer: nn.Module) -> dict[str, Tensor]:
 def load_weights(summarizer: nn.Module, weights: str | os.PathLike[str] | Mapping[str, Tensor]) -> None:
     """Load weights such as ``weights.pt`` of a run into a summarizer, in place.
 
+    If a file ``weights.standardization.pt`` lies beside ``weights.pt``, the summarizer standardizes its inputs with it.
+
     Args:
         summarizer: The user's module, or what it is wrapped in.
         weights: A file, or a state dict under the module's own keys.
@@ -92,6 +95,9 @@ def load_weights(summarizer: nn.Module, weights: str | os.PathLike[str] | Mappin
         own_module(summarizer).load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{source} does not fit the summarizer: {error}") from error
+    if not isinstance(weights, Mapping):
+        kept = beside(Path(weights))
+        carry(summarizer, Standardization(**load_state(kept)) if kept.exists() else None)
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:

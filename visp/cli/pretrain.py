@@ -115,7 +115,7 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
     from visp.factory import make_encoder, make_summarizer
     from visp.pretrainer import SAMPLERS, ViSPPretrainer
     from visp.training import pretrain
-    from visp.training.standardize import FoldsInputs
+    from visp.training.fold import FoldsInputs
     from visp.utils.distributed import by_first, is_first
     from visp.weights import load_weights
 
