@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -88,8 +89,26 @@ def find_factory(role: str, name: str, known: Sequence[str]) -> Callable[..., An
     return factory
 
 
+def call_factory(role: str, name: str, known: Sequence[str], **arguments: Any) -> Any:
+    """Find a factory of a user's own and call it with keyword arguments.
+
+    Raises:
+        ValueError: If the name is of another form or the factory cannot be found.
+        TypeError: If it does not take the arguments; the message says how it is called.
+    """
+    factory = find_factory(role, name, known)
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError as error:
+        call = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise TypeError(f"the {role} factory {name} is called as {name.partition(':')[2]}({call}): {error}") from error
+    except ValueError:  # of what is not written in Python the signature may be unknown
+        pass
+    return factory(**arguments)
+
+
 def _from_factory(role: str, name: str, feature_dim: int, known: Sequence[str]) -> nn.Module:
-    module = find_factory(role, name, known)(feature_dim=feature_dim)
+    module = call_factory(role, name, known, feature_dim=feature_dim)
     if not isinstance(module, nn.Module):
         raise TypeError(f"{name} returned a {type(module).__name__}, expected a torch.nn.Module")
     return module

@@ -87,11 +87,10 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
     """
     module = check_objective(objective)
     fewest = 2 if isinstance(objective, ViSPPretrainer) else 1
-    if len(dataset) < fewest or options.batch_size < fewest:
-        raise ValueError(
-            f"pretraining compares videos with each other: expected at least {fewest}, got {len(dataset)}, and "
-            f"batch_size >= {fewest}, got {options.batch_size}"
-        )
+    if options.batch_size < fewest:
+        raise ValueError(f"expected batch_size >= {fewest}, got {options.batch_size}")
+    if len(dataset) < fewest:
+        raise ValueError(f"pretraining compares videos with each other: expected at least {fewest}, got {len(dataset)}")
     names = list(dataset.names) if isinstance(dataset, VideoSource) else [str(i) for i in range(len(dataset))]
     lengths = list(dataset.lengths) if isinstance(dataset, VideoSource) else None
     if options.bucket_by_length and lengths is None:
