@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.builders import generator, normal
+from tests.builders import normal
 from visp.encoders import AttentionPoolEncoder
 from visp.gradient_flow import Gating
 
@@ -27,7 +27,7 @@ def test_a_frame_that_is_gated_out_does_not_influence_the_embedding() -> None:
     other[2] = 100 * normal(6, seed=1)
     selection = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])
 
-    embeddings = [encoder(Gating()(video, selection, None, generator())) for video in (frames, other)]
+    embeddings = [encoder(Gating()(video, selection, None)) for video in (frames, other)]
 
     assert torch.equal(*embeddings)
 
@@ -43,7 +43,7 @@ def test_a_frame_that_is_kept_does_influence_the_embedding() -> None:
 def test_a_half_gated_frame_counts_less() -> None:
     encoder, frames = make_encoder(), normal(5, 6)
     gates = [torch.tensor([1.0, 1.0, gate, 1.0, 1.0]) for gate in (0.0, 0.5, 1.0)]
-    dropped, half, kept = (encoder(Gating()(frames, gate, None, generator())) for gate in gates)
+    dropped, half, kept = (encoder(Gating()(frames, gate, None)) for gate in gates)
 
     assert (half - dropped).norm() < (kept - dropped).norm()
 
@@ -61,7 +61,7 @@ def test_a_video_of_zeros_has_a_finite_embedding_and_gradient() -> None:
 
 def test_a_selection_of_zeros_has_a_finite_gradient() -> None:
     selection = torch.zeros(5, requires_grad=True)
-    make_encoder()(Gating()(normal(5, 6), selection, None, generator())).sum().backward()
+    make_encoder()(Gating()(normal(5, 6), selection, None)).sum().backward()
 
     assert selection.grad is not None
     assert selection.grad.isfinite().all()

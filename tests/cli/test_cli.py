@@ -21,7 +21,7 @@ from visp import cli
 from visp.data import VideoRecord, write_h5
 from visp.data.synthetic import write_corpus
 from visp.factory import make_encoder, make_summarizer
-from visp.pretrainer import SAMPLERS
+from visp.registry import SAMPLERS
 
 DIM = 8
 
@@ -217,6 +217,8 @@ def test_every_option_is_tried() -> None:
         "--tensorboard",
         "--weights",
         "--similarity",
+        "--contrast",
+        "--window",
         "--weight-decay",
         "--clip-grad-norm",
         "--warmup-steps",
@@ -404,7 +406,17 @@ def test_one_epoch_on_real_features(here: Path, run_visp: Visp) -> None:
 def test_built_in_models_by_name() -> None:
     assert isinstance(make_summarizer("csta", DIM, width=64), visp.summarizers.CSTA)
     assert isinstance(make_summarizer("googlenet", DIM, width=64), visp.summarizers.GoogleNet)
+    assert isinstance(make_summarizer("transformer", DIM, width=64), visp.summarizers.Transformer)
     assert isinstance(make_encoder("attention", DIM), visp.encoders.AttentionPoolEncoder)
+
+
+def test_a_built_in_model_has_its_own_width_by_default() -> None:
+    assert make_summarizer("transformer", DIM).embedding.out_features == 128  # type: ignore[union-attr]
+
+
+def test_a_width_for_a_factory_of_the_users_own_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"width=64 is for the built-in summarizers: let torch\.nn:Identity choose"):
+        make_summarizer("torch.nn:Identity", DIM, width=64)
 
 
 @pytest.mark.parametrize(("name", "pooling"), [("csta", "attention"), ("csta-literal", "cls")])
@@ -470,15 +482,16 @@ def test_resume_without_a_folder_is_refused(here: Path, run_visp: Visp) -> None:
     assert not (here / "runs").exists()
 
 
-def test_size_weight_and_size_target_together_are_refused(run_visp: Visp) -> None:
-    outcome = run_visp(*quick("--size-weight", "1", "--size-target", "0.3"))
-    assert_refused(outcome, r"size_weight=1\.0 and size_target=0\.3 exclude each other")
+def test_size_weight_and_size_target_together_are_refused(run_visp: Visp, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_visp(*quick("--size-weight", "1", "--size-target", "0.3"))
+    assert "argument --size-target: not allowed with argument --size-weight" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet", "unknown summarizer 'resnet': expected csta, googlenet or package.module:factory"),
+        ("resnet", "unknown summarizer 'resnet': expected csta, googlenet, transformer or package.module:factory"),
         ("no_such_module:make", "'no_such_module:make' cannot be found: No module named 'no_such_module'"),
         ("toy_models:none", "'toy_models:none' cannot be found: module 'toy_models' has no attribute 'none'"),
         (
@@ -537,7 +550,7 @@ def test_a_checkpoint_that_is_none_is_refused_and_kept(here: Path, run_visp: Vis
     (here / "run").mkdir()
     text(here / "run" / "checkpoint.pt")
     outcome = run_visp(*quick("--out", "run", "--resume"))
-    assert_refused(outcome, r"checkpoint\.pt is not a file that torch can load")
+    assert_refused(outcome, r"checkpoint\.pt is not a file of weights that torch can load")
     assert (here / "run" / "checkpoint.pt").read_text() == "not weights\n"
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from visp.data import VideoRecord, read_record, validate_h5, write_h5
-from visp.data.synthetic import FRAMES_PER_PICK, make_corpus, write_corpus
+from visp.data.synthetic import CORPORA, FRAMES_PER_PICK, make_corpus, write_corpus
 
 SMALL: dict[str, Any] = {"num_videos": 6, "feature_dim": 16, "num_shots": 5, "num_users": 3, "seed": 7}
 ARRAYS = ("features", "picks", "gtscore", "user_summary", "change_points", "n_frame_per_seg")
@@ -168,3 +168,55 @@ def test_write_corpus_replaces_a_file_only_when_told(tmp_path: Path) -> None:
 def test_an_option_out_of_range_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_corpus(**options)
+
+
+def nearest_elsewhere(record: VideoRecord) -> npt.NDArray[np.float64]:
+    """(S,) distance of each shot's scene to the nearest other shot of the video."""
+    found = scenes(record)
+    distances = np.linalg.norm(found[:, None] - found[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    return np.asarray(distances.min(axis=1))
+
+
+@pytest.mark.parametrize("name", ["own fillers", "identified frames"])
+def test_own_fillers_return_within_their_video_and_moments_do_not(name: str) -> None:
+    records = make_corpus(6, **CORPORA[name], noise=0.0, taste=1.0)
+    for record in records:
+        moments = kept_shots(record).any(axis=0)
+        assert moments.sum() == 5
+        assert nearest_elsewhere(record)[moments].min() > 0.5
+        assert (nearest_elsewhere(record)[~moments] < 1e-5).mean() > 0.6  # a filler may happen to occur once
+
+
+def test_own_fillers_are_no_other_videos() -> None:
+    records = make_corpus(6, **CORPORA["own fillers"], noise=0.0)
+    assert not any(common_shots(records, index).any() for index in range(6))
+
+
+def test_mixed_fillers_are_partly_shared() -> None:
+    records = make_corpus(12, **CORPORA["mixed fillers"], noise=0.0)
+    shares = [common_shots(records, index).mean() for index in range(12)]
+    assert 0.15 < np.mean(shares) < 0.5
+
+
+def test_moments_are_as_brief_as_asked() -> None:
+    for record in make_corpus(4, **CORPORA["own fillers"], taste=1.0):
+        lengths = array(record, "n_frame_per_seg") // FRAMES_PER_PICK
+        moments = kept_shots(record).any(axis=0)
+        assert set(lengths[moments]) <= {2, 3, 4}
+        assert set(lengths[~moments]) <= {5, 6, 7, 8, 9}
+
+
+def test_an_identity_tells_every_frame_of_a_video_from_those_of_others() -> None:
+    records = make_corpus(8, **CORPORA["identified frames"])
+    means = np.stack([record.features.mean(axis=0) for record in records])
+    for index, record in enumerate(records):
+        assert ((record.features @ means.T).argmax(axis=1) == index).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"fillers": "none"}, {"moment_length": (3, 2)}, {"moment_length": (0, 2)}, {"identity": -1.0}]
+)
+def test_an_option_out_of_range_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        make_corpus(**SMALL, **wrong)

@@ -65,7 +65,7 @@ def tell_within_step(pretrainer: visp.ViSPPretrainer, number: int, *, step: int,
     """Send this process a signal, or several, from the middle of a step."""
 
     def tell(module: nn.Module, args: Any, output: Any) -> None:
-        if pretrainer.step == step - 1 and not told:
+        if pretrainer.noise.step == step - 1 and not told:
             told.append(number)
             for _ in range(times):
                 os.kill(os.getpid(), number)

@@ -107,7 +107,9 @@ def add_data(parser: argparse.ArgumentParser, help_text: str) -> None:
 
 def add_summarizer(parser: argparse.ArgumentParser, *, device: bool = True) -> None:
     """Add the options that say which summarizer, and where it computes."""
-    parser.add_argument("--summarizer", default="csta", metavar="NAME", help=f"csta, googlenet, {FACTORY_HELP}")
+    parser.add_argument(
+        "--summarizer", default="csta", metavar="NAME", help=f"csta, googlenet, transformer, {FACTORY_HELP}"
+    )
     if device:
         parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
 

@@ -35,7 +35,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    from visp.pretrainer import GRADIENT_FLOWS, SAMPLERS, SIMILARITIES
+    from visp.registry import CONTRASTS, GRADIENT_FLOWS, SAMPLERS, SIMILARITIES
     from visp.training.options import PretrainOptions
 
     add_data(parser, "h5 files; only `features` is read")
@@ -51,13 +51,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     unset = argparse.SUPPRESS  # the library decides
     objective = parser.add_argument_group("the objective, visp.ViSPPretrainer")
     add = objective.add_argument
+    add("--contrast", default=unset, choices=tuple(CONTRASTS), help="what a summary is compared with (default: videos)")
+    add("--window", type=int, default=unset, metavar="T", help="frames in a window, of --contrast windows and both")
     add("--sampler", default=unset, choices=tuple(SAMPLERS), help="Section 3.3 (default: concrete)")
     add("--temperature", type=float, default=unset, metavar="X", help="of the sampler, lambda of Eq. 6 (default: 0.5)")
     add("--gradient-flow", default=unset, choices=tuple(GRADIENT_FLOWS), help="Eq. 8 and 9 (default: gating)")
     add("--similarity", default=unset, choices=tuple(SIMILARITIES), help="of embeddings (default: inner)")
     add("--hard-negatives", default=unset, action="store_true", help="add random summaries to the denominator of Eq. 3")
-    add("--size-target", type=float, default=unset, metavar="X", help="share of frames to keep (default: 0.3)")
-    add("--size-weight", type=float, default=unset, metavar="X", help="fixed weight of the size penalty, not a target")
+    size = objective.add_mutually_exclusive_group()
+    size.add_argument("--size-target", type=float, default=unset, metavar="X", help="share to keep (default: 0.3)")
+    size.add_argument("--size-weight", type=float, default=unset, metavar="X", help="fixed beta_size of Eq. 10 instead")
     add("--binary-weight", type=float, default=unset, metavar="X", help="weight of the binary penalty (default: 0)")
     add_options(parser.add_argument_group("the run, visp.pretrain"), PretrainOptions)  # type: ignore[arg-type]
     add_folder(parser, "pretrain")
@@ -76,7 +79,9 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
     import torch
 
     from visp.factory import make_encoder, make_summarizer
-    from visp.pretrainer import SAMPLERS, ViSPPretrainer
+    from visp.pretrainer import ViSPPretrainer
+    from visp.registry import SAMPLERS
+    from visp.regularizers import FixedSize
     from visp.training import pretrain
     from visp.training.options import PretrainOptions
     from visp.utils.distributed import by_first, is_first
@@ -90,8 +95,12 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
     encoder = make_encoder(options.encoder, dataset.feature_dim)
     if options.imagenet is not None:
         _load_imagenet(options.imagenet, summarizer, encoder)
-    names = ("sampler", "gradient_flow", "similarity", "hard_negatives", "size_target", "size_weight", "binary_weight")
+    names = ("contrast", "window", "sampler", "gradient_flow", "similarity", "hard_negatives", "binary_weight")
     chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    if hasattr(options, "size_target"):
+        chosen["size"] = options.size_target
+    if hasattr(options, "size_weight"):
+        chosen["size"] = FixedSize(options.size_weight)
     if hasattr(options, "temperature"):
         chosen["sampler"] = SAMPLERS[chosen.get("sampler", "concrete")](options.temperature)
     pretrainer = ViSPPretrainer(summarizer, encoder, **chosen, seed=seed)

@@ -26,7 +26,7 @@ from visp.studies.significance import Figure
 from visp.training.finetune import finetune
 from visp.training.options import Select
 from visp.training.run_folder import digest, write_json
-from visp.weights import CheckpointError, load_state, load_weights, state_hash
+from visp.weights import CheckpointError, load_weights, read_weights, state_hash
 
 FIGURES: tuple[Figure, ...] = ("tau", "rho", "f_score")
 
@@ -311,4 +311,4 @@ def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
 def _fingerprint(weights: Weights | None) -> str | None:
     if weights is None:
         return None
-    return state_hash(weights if isinstance(weights, Mapping) else load_state(weights))
+    return state_hash(read_weights(weights))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Protocol, runtime_checkable
 
-from visp.adapters import check_logits
+from visp.contracts import check_logits
 from visp.inputs import Standardization
 from visp.weights import own_module
 
@@ -108,17 +108,12 @@ def _entered(summarizer: nn.Module, frames: Tensor) -> dict[str, frozenset[int |
     def note(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
-            roles = frozenset(
-                role
-                for role, value in given
-                if isinstance(value, Tensor) and value.untyped_storage().data_ptr() == storage
-            )
+            roles = frozenset(role for role, value in given if isinstance(value, Tensor) and _is_view_of(value, frames))
             if roles and isinstance(module, LAYERS):
                 entered[name] = entered.get(name, frozenset()) | roles
 
         return hook
 
-    storage = frames.untyped_storage().data_ptr()
     handles = [
         module.register_forward_pre_hook(note(name), with_kwargs=True) for name, module in summarizer.named_modules()
     ]
@@ -128,6 +123,13 @@ def _entered(summarizer: nn.Module, frames: Tensor) -> dict[str, frozenset[int |
         for handle in handles:
             handle.remove()
     return entered
+
+
+def _is_view_of(value: Tensor, frames: Tensor) -> bool:
+    """Return whether a tensor is the frames, or an adapter's copy of them, whatever its axes."""
+    if value.untyped_storage().nbytes() != frames.untyped_storage().nbytes() or value.dtype != frames.dtype:
+        return False
+    return torch.equal(value.as_strided((frames.numel(),), (1,), 0), frames.flatten())
 
 
 def _fold_layer(layer: nn.Module, roles: frozenset[int | str], change: Standardization) -> bool:

@@ -31,11 +31,10 @@ def recomputing(
     objective: Any, options: PretrainOptions, lengths: Sequence[int] | None, num_processes: int
 ) -> Iterator[None]:
     """Have the objective recompute activations in the block if the options say so, or if they would not fit."""
-    name = "recompute" if hasattr(objective, "recompute") else "checkpoint_videos"
-    if not hasattr(objective, name):
+    if not hasattr(objective, "recompute"):
         yield
         return
-    before: bool = getattr(objective, name)
+    before: bool = objective.recompute
     recompute = before if options.recompute is None else options.recompute
     if options.recompute is None and not before and lengths is not None and isinstance(objective, ViSPPretrainer):
         batch_size = -(-options.batch_size // num_processes)
@@ -46,11 +45,11 @@ def recomputing(
                 "a batch's activations may not fit into memory and are recomputed; recompute=False keeps them",
                 file=sys.stderr,
             )
-    setattr(objective, name, recompute)
+    objective.recompute = recompute
     try:
         yield
     finally:
-        setattr(objective, name, before)
+        objective.recompute = before
 
 
 def should_recompute(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from visp.contracts import Objective, check_objective
 from visp.data import VideoSource
 from visp.inputs import carried
 from visp.pretrainer import ViSPPretrainer
@@ -19,7 +19,6 @@ from visp.training.collapse import CollapseWatch
 from visp.training.devices import move
 from visp.training.loop import Run, Weights, execute
 from visp.training.memory import recomputing
-from visp.training.objective import Objective, check_objective
 from visp.training.options import PretrainOptions, takes
 from visp.training.run_folder import digest, run_folder
 from visp.training.run_state import RunState
@@ -85,7 +84,8 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
             the checkpoint is of before.
         TimeoutError: If a worker does not bring its batch in time.
     """
-    module = check_objective(objective)
+    check_objective(objective)
+    module = cast("nn.Module", objective)
     fewest = 2 if isinstance(objective, ViSPPretrainer) else 1
     if options.batch_size < fewest:
         raise ValueError(f"expected batch_size >= {fewest}, got {options.batch_size}")
@@ -147,7 +147,7 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
             "bucket_by_length": options.bucket_by_length,
             **objective.describe(),
         },
-        recorded={"pretrainer_seed": getattr(objective, "seed", None)},
+        recorded={"pretrainer_seed": objective.noise.seed if isinstance(objective, ViSPPretrainer) else None},
         review=review,
         shown=_shown,
         finish=finish,
@@ -163,7 +163,7 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
 def _shown(metrics: Mapping[str, float]) -> dict[str, str]:
     shown = {"loss": f"{metrics['loss']:.3f}"}
     if "mi_lower_bound" in metrics:
-        ceiling = metrics.get("mi_ceiling", math.log(metrics["num_videos"]))
+        ceiling = metrics["mi_ceiling"]
         shown["MI"] = f"{metrics['mi_lower_bound']:.2f}/{ceiling:.2f}"
     if "keep_ratio" in metrics:
         shown["keep"] = f"{metrics['keep_ratio']:.2f}"

@@ -46,7 +46,11 @@ def train_step(
     optimizer.zero_grad()
     dtype = AUTOCAST[options.precision]
     with torch.autocast(state.device.type, dtype=dtype, enabled=dtype is not None):
-        loss, logged = loss_of([_to(item, state.device) for item in batch])
+        try:
+            loss, logged = loss_of([_to(item, state.device) for item in batch])
+        except FloatingPointError as error:  # of the objective's own, which knows neither step nor names
+            hint = f"the weights are those before it. Its videos: {', '.join(names)}."
+            raise FloatingPointError(f"step {state.step + 1}: {error}; {hint}") from error
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     if state.num_processes > 1:
         distributed.average_gradients(state.parameters)

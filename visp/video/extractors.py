@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from visp.factory import find_factory
 from visp.summarizers.cnn import IMAGENET_URL
 from visp.summarizers.inception import GoogLeNetTrunk
-from visp.weights import load_state, state_hash
+from visp.weights import load_into, read_googlenet, read_weights, state_hash
 
 RESIZE, CROP = 256, 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -48,9 +48,7 @@ class GoogLeNetPool5(nn.Module):
             FileNotFoundError: If there is no such file.
             ValueError: If the file holds no weights, or others than GoogLeNet's.
         """
-        classifiers = ("fc.", "aux1.", "aux2.")
-        state = {name: value for name, value in load_state(path).items() if not name.startswith(classifiers)}
-        _load_strictly(self.googlenet, state, path)
+        load_into(self.googlenet, read_googlenet(path, self.googlenet), f"the weights of {path} do not fit")
 
 
 class Extractor:
@@ -192,7 +190,7 @@ def _from_factory(name: str, weights: str | os.PathLike[str] | None) -> Extracto
     if not isinstance(model, nn.Module):
         raise TypeError(f"{name} returned a {type(made).__name__}, expected a torch.nn.Module or visp.video.Extractor")
     if weights not in (None, "random"):
-        _load_strictly(model, load_state(weights), weights)
+        load_into(model, read_weights(weights, model), f"the weights of {weights} do not fit")
     source = "as the factory made them" if weights is None else _weights_name(weights)
     if isinstance(made, Extractor):
         made.provenance |= {
@@ -206,10 +204,3 @@ def _from_factory(name: str, weights: str | os.PathLike[str] | None) -> Extracto
 
 def _weights_name(weights: str | os.PathLike[str]) -> str:
     return "random" if weights == "random" else Path(weights).name
-
-
-def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"the weights of {path} do not fit: {error}") from error
