@@ -23,7 +23,8 @@ from visp.data import VideoSource
 from visp.data.splits import Split, hold_out
 from visp.eval.metrics import METRICS, Metric
 from visp.evaluator import Evaluator
-from visp.training.finetune import Select, finetune
+from visp.training.finetune import finetune
+from visp.training.options import Select
 from visp.training.run_folder import digest, write_json
 from visp.weights import CheckpointError, load_weights, read_weights, state_hash
 
