@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visp.factory import find_factory
+from visp.factory import call_factory
 from visp.summarizers.cnn import IMAGENET_URL
 from visp.summarizers.inception import GoogLeNetTrunk
 from visp.utils.modes import evaluation_mode
@@ -156,7 +155,7 @@ def make_extractor(name: str | None = None, weights: str | os.PathLike[str] | No
         ModuleNotFoundError: If the weights of EfficientNet-Lite0 are not installed.
         OSError: If GoogLeNet's weights cannot be fetched.
         ValueError: If GoogLeNet is given no weights, the weights do not fit, or the factory cannot be found.
-        TypeError: If the factory cannot be called without arguments, or returns something else.
+        TypeError: If the factory takes arguments, or returns something else.
     """
     if name is None:
         name = "efficientnet-lite0" if weights is None else "googlenet"
@@ -268,20 +267,8 @@ def normalised(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float
     return (images.float() / 255 - offset) / scale
 
 
-def _called(name: str) -> object:
-    factory = find_factory("extractor", name, EXTRACTORS)
-    try:
-        inspect.signature(factory).bind()
-    except TypeError as error:
-        attribute = name.partition(":")[2]
-        raise TypeError(f"the factory of an extractor is called without arguments, {attribute}(): {error}") from error
-    except ValueError:  # it has no signature that can be looked at
-        pass
-    return factory()
-
-
 def _from_factory(name: str, weights: str | os.PathLike[str] | None) -> Extractor:
-    made = _called(name)
+    made = call_factory("extractor", name, EXTRACTORS)
     model = made.model if isinstance(made, Extractor) else made
     if not isinstance(model, nn.Module):
         raise TypeError(f"{name} returned a {type(made).__name__}, expected a torch.nn.Module or visp.video.Extractor")
