@@ -392,4 +392,4 @@ def test_pretraining_takes_a_folder_of_videos_and_keeps_their_features_beside_th
     (features,) = runs.glob("*.h5")
     assert features.name.startswith("videos-")
     assert printed.count(f"features of {folder}: {features}\n") == 2
-    assert printed.count("8 videos, 19 frames (2 to 4 a video), features of dimension 1280") == 2
+    assert printed.count("8 videos, 19 frames (2 to 4 per video), features of dimension 1280") == 2
