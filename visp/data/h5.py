@@ -15,7 +15,7 @@ import h5py
 from visp._version import __version__
 from visp.data.record import VideoRecord
 from visp.data.schema import GroupCheck, H5SchemaError, decoded, read_value
-from visp.utils.files import unfinished
+from visp.utils.files import check_outputs, replacing
 
 __all__ = [
     "H5SchemaError",
@@ -100,11 +100,8 @@ def write_h5(
         ValueError: There is no record, two have one name, or a name is not fit for a group.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
-    with unfinished(path) as temporary, h5py.File(temporary, "w") as file:
+    check_outputs(path, overwrite=overwrite)
+    with replacing(path) as whole, h5py.File(whole, "w") as file:
         _write_attributes(file, {**(provenance or {}), "visp_version": __version__})
         for record in records:
             _write_record(file, record)

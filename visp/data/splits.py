@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from visp.data.h5 import listed
-from visp.utils.files import replacing
+from visp.utils.files import check_outputs, replacing
 
 _PARTS = {"train_keys": "train", "test_keys": "test", "val_keys": "validation"}
 
@@ -90,8 +90,7 @@ def write_splits(path: str | os.PathLike[str], splits: Iterable[Split]) -> None:
         ValueError: There is no split.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    check_outputs(path, overwrite=True)
     folds = [
         {key: getattr(split, part) for key, part in _PARTS.items() if part != "validation" or split.validation}
         for split in splits
