@@ -79,7 +79,7 @@ def test_without_weights_it_learns_on_the_video_and_keeps_the_run(command: Comma
         [shot["score"] for shot in found["shots"]], abs=1e-4
     )
     status, printed, errors = command("clip.mp4", "-o", "third.mp4", "--fps", 8)
-    assert (status, "has learnt on these videos already" in printed) == (0, True), errors
+    assert (status, "which has learnt already" in printed) == (0, True), errors
 
 
 def test_too_short_a_video_to_learn_from_says_what_to_do(command: Command) -> None:
@@ -112,12 +112,38 @@ def test_a_folder_is_summarized_resumed_and_joined_to_a_reel(command: Command) -
     decode_fully(Path("reel.mp4"))
     times = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.mp4")}
     (Path("videos") / "broken.mp4").unlink()
-    status, printed, errors = command(*words, "--overwrite")
+    status, printed, errors = command(*words)
     assert (status, errors) == (0, "")
     assert "2 summaries in out (2 of them from an earlier run)\n" in printed
     assert {path: path.stat().st_mtime_ns for path in times} == times
     Path("out/sub/b.edl").unlink()
-    assert "(1 of them from an earlier run)" in command(*words, "--overwrite")[1]
+    assert "(1 of them from an earlier run)" in command(*words)[1]
+
+
+def test_an_interrupted_folder_resumes_and_files_of_others_are_not_replaced(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import visp.video.report
+
+    clip("videos/a.mp4", [20, 20])
+    clip("videos/b.mp4", [20, 20])
+    Path("videos/out").mkdir()
+    Path("videos/out/b.json").write_text("mine")
+    words = ["videos", "-o", "videos/out", *LINEAR]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(visp.video.report, "write_report", interrupt)
+        assert command(*words)[0] == 130
+    assert Path("videos/out/a_summary.mp4").exists()
+    status, printed, errors = command(*words)
+    assert status == 1
+    assert "1 summary in videos/out\n" in printed
+    assert "b.json exists" in errors
+    assert Path("videos/out/b.json").read_text() == "mine"
+    assert command(*words, "--overwrite")[0] == 0
 
 
 def test_a_summary_is_rendered_again_from_its_edited_cuts(command: Command) -> None:

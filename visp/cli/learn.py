@@ -33,7 +33,7 @@ def learn(features: Sequence[Tensor], folder: Path, extractor: dict[str, str], d
         The summarizer.
 
     Raises:
-        FileExistsError: If the folder is not empty.
+        CheckpointError: If the folder holds something else than an interrupted run on these videos, which is resumed.
         ValueError: If the videos are too short.
     """
     import torch
@@ -58,7 +58,15 @@ def learn(features: Sequence[Tensor], folder: Path, extractor: dict[str, str], d
     torch.manual_seed(0)
     summarizer = Transformer(width)
     objective = ViSPPretrainer(summarizer, AttentionPoolEncoder(width), contrast="windows", seed=0).to(device)
-    pretrain(objective, pieces, epochs=epochs, batch_size=batch_size, out_dir=folder, config={"summarize": config})
+    pretrain(
+        objective,
+        pieces,
+        epochs=epochs,
+        batch_size=batch_size,
+        out_dir=folder,
+        resume=True,
+        config={"summarize": config},
+    )
     print(f"learnt; reuse it with --weights {folder}")
     return summarizer
 

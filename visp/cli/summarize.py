@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _INDEX = "summaries.json"
 """In a folder of summaries: which were made of what."""
+_REEL = "--reel"
+"""In the index: which file joins them."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -167,7 +169,6 @@ def _summarize(options: argparse.Namespace) -> int:
 
 
 def _summarize_folder(options: argparse.Namespace) -> int:
-    from visp.utils.files import replacing
     from visp.video.decode import shown
     from visp.video.reel import write_reel
     from visp.video.sources import find_videos
@@ -178,12 +179,17 @@ def _summarize_folder(options: argparse.Namespace) -> int:
     folder = options.out
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{shown(folder)}: expected a folder for the summaries of several videos, and it is a file")
-    videos = find_videos(options.videos)
+    inside = folder.resolve()  # summaries of an earlier run are no videos to summarize
+    found = find_videos(options.videos)
+    videos = {name: path for name, path in found.items() if inside not in path.resolve().parents}
+    if not videos:
+        raise ValueError(f"{shown(folder)}: all videos given lie in this folder for the summaries")
     files = {name: _files_in(folder, name, options) for name in videos}
     folder.mkdir(parents=True, exist_ok=True)
-    if options.reel is not None:
-        _check(_Files(options.reel), list(videos.values()), options)
     made = _read_index(folder / _INDEX)
+    if options.reel is not None:
+        again = options.overwrite or made.get(_REEL) == str(options.reel)
+        _check(_Files(options.reel), list(videos.values()), options, overwrite=again)
     extractor = _open(options)
     summarizer, named, learnt = _summarizer(options, extractor, videos, folder)
     made_with = _made_with(options, named, summarizer, extractor)
@@ -197,18 +203,20 @@ def _summarize_folder(options: argparse.Namespace) -> int:
         try:
             files[name].out.parent.mkdir(parents=True, exist_ok=True)
             _check(files[name], [video], options, overwrite=options.overwrite or name in made)
+            _write_index(folder / _INDEX, made | {name: ""})  # what is there from here on may be replaced
             summary = _one(options, video, files[name], summarizer, named, extractor, learnt.get(name), again=True)
         except (OSError, ValueError) as error:
             left_out[name] = str(error)
             continue
         _describe(summary)
         made[name] = digest
-        with replacing(folder / _INDEX) as file:
-            file.write((json.dumps(made, indent=1) + "\n").encode())
+        _write_index(folder / _INDEX, made)
     done = [name for name in videos if name not in left_out]
     from_before = f" ({resumed} of them from an earlier run)" if resumed else ""
     print(f"{counted(len(done), 'summary', 'summaries')} in {shown(folder)}{from_before}")
     if options.reel is not None and done:
+        made[_REEL] = str(options.reel)
+        _write_index(folder / _INDEX, made)
         seconds = write_reel([files[name].out for name in done], options.reel)
         print(f"{shown(options.reel)}: {seconds:.1f} s of {counted(len(done), 'video')}")
     if left_out:
@@ -385,7 +393,7 @@ def _summarizer(
             raise ValueError(f"--summarizer {name} needs --weights; without, a light one learns on the videos")
         folder = options.run_folder or beside / "runs" / f"summarize-{_stamp(videos, extractor, options.fps)}"
         if (folder / "weights.pt").is_file():
-            print(f"the run in {folder} has learnt on these videos already")
+            print(f"using the run in {folder}, which has learnt already")
             weights = str(folder)
         else:
             found = _features_of(videos, extractor, options)
@@ -457,6 +465,13 @@ def _read_index(path: Path) -> dict[str, str]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not an index of summaries; remove it to make them again") from error
     return {str(name): str(digest) for name, digest in found.items()} if isinstance(found, dict) else {}
+
+
+def _write_index(path: Path, made: Mapping[str, str]) -> None:
+    from visp.utils.files import replacing
+
+    with replacing(path) as file:
+        file.write((json.dumps(made, indent=1) + "\n").encode())
 
 
 def _describe(summary: VideoSummary) -> None:
