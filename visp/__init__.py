@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from visp.studies.cross_validation import CrossValidation, cross_validate, results_table
     from visp.studies.significance import Comparison, compare
     from visp.training import CollapseWarning, FinetuneResult, PretrainResult, finetune, pretrain
+    from visp.video.run import LoadedRun, load
     from visp.weights import CheckpointError, load_weights
 
 _HOMES = {
@@ -41,6 +42,7 @@ _HOMES = {
     "visp.evaluator": ("Evaluator",),
     "visp.prediction": ("predict",),
     "visp.training": ("CollapseWarning", "FinetuneResult", "PretrainResult", "finetune", "pretrain"),
+    "visp.video.run": ("LoadedRun", "load"),
     "visp.weights": ("CheckpointError", "load_weights"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -61,6 +63,7 @@ __all__ = [
     "GradientFlow",
     "GumbelSoftmaxSampler",
     "InnerProduct",
+    "LoadedRun",
     "Marginalization",
     "PretrainResult",
     "ProbabilityWarning",
@@ -87,6 +90,7 @@ __all__ = [
     "eval",
     "finetune",
     "info_nce",
+    "load",
     "load_weights",
     "predict",
     "pretrain",

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("av")
 
+import visp
 from tests.video.clips import RATE, coloured, decode_fully, mean_colours, probe, write_clip
 from visp.cli import main
 from visp.cli.summarize import time_range
@@ -78,6 +80,13 @@ def test_without_weights_it_learns_on_the_video_and_keeps_the_run(command: Comma
     assert [shot["score"] for shot in again["shots"]] == pytest.approx(
         [shot["score"] for shot in found["shots"]], abs=1e-4
     )
+    loaded = visp.load(run)
+    scores = loaded.predict("clip.mp4", fps=8)
+    assert scores.shape == (64,)
+    summary = loaded.summarize("clip.mp4", "loaded.mp4", fps=8)
+    assert summary.selected.tolist() == [n for n, shot in enumerate(found["shots"]) if shot["chosen"]]
+    with pytest.raises(ValueError, match="features of another extractor sha256"):
+        visp.load(run, extractor=torch.nn.Conv2d(3, 4, 224))
     status, printed, errors = command("clip.mp4", "-o", "third.mp4", "--fps", 8)
     assert (status, "which has learnt already" in printed) == (0, True), errors
 
@@ -242,3 +251,17 @@ def test_names_reach_the_terminal_escaped(command: Command) -> None:
     status, _, errors = command("\x1b[31mnone.mp4", "-o", "out.mp4", *LINEAR)
     assert status == 2
     assert not {"\x1b", "\u202e"} & set(printed + errors)
+
+
+@pytest.mark.parametrize("config", [None, "[", "[]", "{}", '{"summarize": {"summarizer": 5}}', '{"summarize": 5}'])
+def test_what_is_no_folder_of_a_run_is_refused_in_one_line(tmp_path: Path, config: str | None) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ValueError, match="says which summarizer a run trained"):
+        visp.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"command_line": {"summarizer": "csta"}}')
+    with pytest.raises(ValueError, match=r"no weights\.pt"):
+        visp.load(tmp_path)
+    (tmp_path / "weights.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match="does not say how its features were made"):
+        visp.load(tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,27 +68,6 @@ def learn(features: Sequence[Tensor], folder: Path, extractor: dict[str, str], d
     )
     print(f"learnt; reuse it with --weights {folder}")
     return summarizer
-
-
-def run_summarizer(folder: Path, feature_dim: int) -> tuple[str, Path]:
-    """Return the name of a run's summarizer and its weights.
-
-    Raises:
-        ValueError: If the folder is not that of a finished run, or its features have another dimension.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        recorded = config["summarize"] if "summarize" in config else config["command_line"]
-        name, width = recorded["summarizer"], recorded.get("feature_dim", feature_dim)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{folder}: no config.json here says which summarizer the run trained") from error
-    if not isinstance(name, str) or not (folder / "weights.pt").is_file():
-        raise ValueError(f"{folder}: not the folder of a finished run, it has no weights.pt")
-    if width != feature_dim:
-        raise ValueError(
-            f"{folder}: its summarizer takes features of dimension {width}, the extractor's have {feature_dim}"
-        )
-    return name, folder / "weights.pt"
 
 
 def _pieces(features: Sequence[Tensor]) -> list[Tensor]:

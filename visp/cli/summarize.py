@@ -383,8 +383,9 @@ def _summarizer(
     """Return the summarizer, what to record of it, and features that were made on the way, by name of the video."""
     import torch
 
-    from visp.cli.learn import learn, run_summarizer
+    from visp.cli.learn import learn
     from visp.factory import make_summarizer
+    from visp.video.run import check_extractor, read_run
     from visp.weights import load_weights
 
     name, weights = options.summarizer, options.weights
@@ -404,8 +405,10 @@ def _summarizer(
             return summarizer, named, {} if options.kts == "all" else found
     shown_weights = Path(weights).name
     if Path(weights).is_dir():
-        run_name, file = run_summarizer(Path(weights), extractor.feature_dim)
-        name, weights = name or run_name, str(file)
+        run = Path(weights)
+        recorded = read_run(run)
+        check_extractor(run, recorded, extractor)
+        name, weights = name or recorded["summarizer"], str(run / "weights.pt")
     torch.manual_seed(0)
     summarizer = make_summarizer(name or "csta", extractor.feature_dim).to(options.device)
     if weights != "random":
