@@ -17,6 +17,7 @@ from torch import Tensor
 from visp.contrastive import info_nce
 from visp.encoders import AttentionPoolEncoder
 from visp.pseudo_summary import top_share
+from visp.utils.noise import seeded
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ def identify(
     kept = [top_share(score, share).bool() for score in scores]
     scales = [noise * video.square().mean().sqrt() for video in videos]
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         encoder = AttentionPoolEncoder(videos[0].shape[1], scale=10.0)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=lr)
 
