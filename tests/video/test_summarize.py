@@ -297,7 +297,9 @@ def test_the_features_command_reports_what_it_left_out(tmp_path: Path, command: 
     (folder / "bad.mp4").write_text("bad")
     status, printed, errors = command("features", folder, "-o", tmp_path / "corpus.h5")
     assert status == 1
-    assert printed == f"1 video in {tmp_path / 'corpus.h5'}\n"
+    first, second = printed.splitlines()
+    assert first == f"1 video in {tmp_path / 'corpus.h5'}"
+    assert re.fullmatch(r"time: decoding \d+\.\d s, network \d+\.\d s, shots \d+\.\d s", second)
     assert "left out 1 file:\n" in errors
     assert "bad.mp4: cannot be read as a video" in errors
     (folder / "bad.mp4").unlink()
@@ -325,12 +327,14 @@ def test_trained_weights_and_json_on_the_output(tmp_path: Path, command: Any) ->
     assert "none.pt" in errors
 
 
-def test_weights_without_extractor_weights_say_what_to_pass(tmp_path: Path, command: Any) -> None:
+def test_googlenet_without_weights_says_what_to_pass(tmp_path: Path, command: Any) -> None:
+    files = (tmp_path / "clip.mp4", "-o", tmp_path / "out.mp4")
     status, _, errors = command(
-        "summarize", tmp_path / "clip.mp4", "-o", tmp_path / "out.mp4", "--weights", "mine.pt", extractor=False
+        "summarize", *files, "--weights", "mine.pt", "--extractor", "googlenet", extractor=False
     )
     assert status == 2
-    assert "--extractor-weights FILE" in errors
+    assert "--extractor googlenet needs --extractor-weights: `imagenet`" in errors
+    assert "FILE" in errors
 
 
 def test_the_python_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

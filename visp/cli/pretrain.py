@@ -20,6 +20,7 @@ from visp.cli.options import (
     given,
     open_videos,
 )
+from visp.cli.video import with_features
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
 def add_commands(commands: Commands) -> None:
     """Add ``visp pretrain``."""
     parser = add_command(
-        commands, "pretrain", _pretrain, "pretrain a summarizer on h5 files of features, without labels"
+        commands, "pretrain", _pretrain, "pretrain a summarizer on videos or h5 files of their features, without labels"
     )
-    add_data(parser, "h5 files; only `features` is read")
+    add_data(
+        parser,
+        "h5 files, of which only `features` is read; or videos and folders of them: features are kept beside --out",
+    )
     parser.add_argument(
         "--index",
         metavar="FILE",
@@ -123,6 +127,7 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
     from visp.weights import load_weights
 
     out = options.out = options.out or by_first(lambda: default_folder("pretrain"), device)
+    options.data = with_features(options.data, out.parent, device)
     dataset = open_videos(options, index=options.index, say=is_first())
     torch.manual_seed(options.seed)
     summarizer = make_summarizer(options.summarizer, dataset.feature_dim)

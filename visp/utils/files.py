@@ -14,6 +14,8 @@ from typing import BinaryIO
 def unfinished(path: Path) -> Iterator[Path]:
     """Give an empty file that takes the place of ``path`` when the block ends well, and vanishes if not.
 
+    It is on the disk before it takes the place.
+
     Args:
         path: The file to write, in a folder that exists; an older one is replaced at once or not at all.
 
@@ -28,6 +30,8 @@ def unfinished(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
@@ -38,7 +42,7 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of ``path`` when the block ends well, and is on the disk by then.
+    """Open a file that takes the place of ``path`` when the block ends well.
 
     Args:
         path: As in :func:`unfinished`.
@@ -51,5 +55,3 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     with unfinished(path) as temporary, temporary.open("wb") as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())

@@ -39,7 +39,7 @@ def summarize_video(
     fps: float = 2.0,
     kts_frames: KTSFrames = "sampled",
     segment_length: int | None = 2000,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     report: str | os.PathLike[str] | None = None,
     json_file: str | os.PathLike[str] | None = None,
     settings: dict[str, str] | None = None,
@@ -63,7 +63,7 @@ def summarize_video(
             frame goes through the extractor.
         segment_length: Largest number of sampled frames that the summarizer sees at once; None for all. CSTA takes
             about half a megabyte a frame.
-        batch_size: Frames that go through the extractor together.
+        batch_size: Frames that go through the extractor together; None for 4 on a CPU and 32 elsewhere.
         report: Writes an HTML page there, whole in itself.
         json_file: Writes the shots with their times there.
         settings: More to record of how the summary is made, such as the summarizer's weights.
