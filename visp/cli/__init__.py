@@ -1,4 +1,4 @@
-"""The command line: ``visp demo | pretrain | finetune | evaluate | crossval | features | summarize``."""
+"""The command line: ``visp demo | pretrain | finetune | evaluate | crossval | features | summarize | study``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Sequence
 
 from visp._version import __version__
-from visp.cli import demo, evaluation, pretrain, video
+from visp.cli import demo, evaluation, pretrain, study, video
 
-_GROUPS = (demo, pretrain, evaluation, video)
+_GROUPS = (demo, pretrain, evaluation, video, study)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

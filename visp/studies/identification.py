@@ -16,6 +16,7 @@ from torch import Tensor
 
 from visp.contrastive import info_nce
 from visp.encoders import AttentionPoolEncoder
+from visp.passes import embed_pieces
 from visp.pseudo_summary import top_share
 from visp.utils.noise import seeded
 
@@ -67,11 +68,13 @@ def identify(
     optimizer = torch.optim.Adam(encoder.parameters(), lr=lr)
 
     def embed() -> tuple[Tensor, Tensor]:
-        summaries = []
-        for video, frames, scale in zip(videos, kept, scales, strict=True):
-            seen = video[frames]
-            summaries.append(encoder(seen + scale * torch.randn(seen.shape, generator=generator)))
-        return torch.stack(summaries), torch.stack([encoder(video) for video in videos])
+        seen = [
+            video[frames] + scale * torch.randn(video[frames].shape, generator=generator)
+            for video, frames, scale in zip(videos, kept, scales, strict=True)
+        ]
+        whole = [[[(0, len(piece))] for piece in pieces] for pieces in (seen, videos)]
+        summaries, originals = embed_pieces(encoder, seen, whole[0]), embed_pieces(encoder, videos, whole[1])
+        return torch.cat(summaries), torch.cat(originals)
 
     for _ in range(steps):
         loss = info_nce(*embed())
