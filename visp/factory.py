@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -83,16 +84,33 @@ def find_factory(role: str, name: str, known: Sequence[str]) -> Callable[..., An
     return factory
 
 
+def call_factory(role: str, name: str, known: Sequence[str], **arguments: Any) -> Any:
+    """Find a factory of a user's own and call it with keyword arguments.
+
+    Raises:
+        ValueError: If the name is of another form or the factory cannot be found.
+        TypeError: If it does not take the arguments; the message says how it is called.
+    """
+    factory = find_factory(role, name, known)
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError as error:
+        call = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise TypeError(f"the {role} factory {name} is called as {name.partition(':')[2]}({call}): {error}") from error
+    except ValueError:  # of what is not written in Python the signature may be unknown
+        pass
+    return factory(**arguments)
+
+
 def _make(
     role: str, name: str, feature_dim: int, width: int | None, known: Mapping[str, Callable[..., nn.Module]]
 ) -> nn.Module:
     options = {} if width is None else {"width": width}
     if name in known:
         return known[name](feature_dim, **options)
-    factory = find_factory(role, name, tuple(known))
     if options:
         raise ValueError(f"width={width} is for the built-in {role}s: let {name} choose the width of what it makes")
-    module = factory(feature_dim=feature_dim)
+    module = call_factory(role, name, tuple(known), feature_dim=feature_dim)
     if not isinstance(module, nn.Module):
         raise TypeError(f"{name} returned a {type(module).__name__}, expected a torch.nn.Module")
     return module

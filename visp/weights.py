@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from visp.adapters import AdaptedEncoder, AdaptedSummarizer
+from visp.inputs import Standardization, beside, carry
 from visp.utils.files import unfinished
 
 NAMES_SHOWN = 3
@@ -155,6 +156,8 @@ def own_state_dict(summarizer: nn.Module) -> dict[str, Tensor]:
 def load_weights(summarizer: nn.Module, weights: str | os.PathLike[str] | Mapping[str, Tensor]) -> None:
     """Load weights such as ``weights.pt`` of a run into a summarizer, in place.
 
+    If a file ``weights.standardization.pt`` lies beside ``weights.pt``, the summarizer standardizes its inputs with it.
+
     Args:
         summarizer: The user's module, or what it is wrapped in.
         weights: A file, or a state dict under the module's own keys; see :func:`read_weights` for what they may be
@@ -167,6 +170,9 @@ def load_weights(summarizer: nn.Module, weights: str | os.PathLike[str] | Mappin
     module = own_module(summarizer)
     source = "the state dict" if isinstance(weights, Mapping) else weights
     load_into(module, read_weights(weights, module), f"{source} does not fit the summarizer")
+    if not isinstance(weights, Mapping):
+        kept = beside(Path(weights))
+        carry(summarizer, Standardization(**load_state(kept)) if kept.exists() else None)
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], refusal: str) -> None:

@@ -73,7 +73,7 @@ def _controls(options: argparse.Namespace) -> None:
         videos,
         objective=_objective(given),
         seeds=(seed, seed + 1),
-        standardize=config.get("standardize") not in (False, "no"),
+        standardize=config.get("standardized") != "no",
         device=given.get("device", "cpu"),
         finished=finished,
         identification_steps=options.identification_steps,

@@ -24,7 +24,8 @@ from visp.data import VideoSource
 from visp.data.splits import Split, hold_out
 from visp.evaluator import Evaluator
 from visp.studies.results import CrossValidation, Fold, read_fold
-from visp.training.finetune import Select, finetune
+from visp.training.finetune import finetune
+from visp.training.options import Select
 from visp.training.run_folder import digest, write_json
 from visp.utils.noise import seeded
 from visp.weights import (
