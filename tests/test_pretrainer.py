@@ -812,18 +812,18 @@ def bytes_saved(lengths: Sequence[int], recompute: bool) -> int:
     return sum(kept.values())
 
 
-def test_recomputation_keeps_a_few_numbers_a_frame() -> None:
-    numbers_a_frame = 16  # logits, noise and selection; the networks above keep over 200
+def test_recomputation_keeps_a_few_numbers_per_frame() -> None:
+    numbers_per_frame = 16  # logits, noise, selection and summary; the summarizer above keeps over 100
 
     longer = bytes_saved((200,) * 8, recompute=True) - bytes_saved((100,) * 8, recompute=True)
 
-    assert longer < 4 * numbers_a_frame * 100 * 8
+    assert longer < 4 * numbers_per_frame * 100 * 8
 
 
 def test_without_recomputation_activations_grow_with_the_frames() -> None:
     longer = bytes_saved((200,) * 8, recompute=False) - bytes_saved((100,) * 8, recompute=False)
 
-    assert longer > 4 * 200 * 100 * 8
+    assert longer > 4 * 100 * 100 * 8
 
 
 # --- precision ----------------------------------------------------------------------------------------------
