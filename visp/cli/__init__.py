@@ -1,4 +1,4 @@
-"""The command line: ``visp demo | pretrain | finetune | evaluate | crossval | features | summarize``."""
+"""The command line: ``visp demo | pretrain | finetune | evaluate | crossval | features | summarize | study``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Sequence
 
 from visp._version import __version__
-from visp.cli import demo, evaluation, pretrain, video
+from visp.cli import demo, evaluation, pretrain, study, video
 from visp.cli.options import CommandParser
 
-_GROUPS = (demo, pretrain, evaluation, video)
+_GROUPS = (demo, pretrain, evaluation, video, study)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
