@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from visp.data import VideoRecord, read_record, validate_h5, write_h5
-from visp.data.synthetic import FRAMES_PER_PICK, make_corpus, write_corpus
+from visp.data.synthetic import FRAMES_PER_PICK, MOMENT_KINDS, make_corpus, make_moments_corpus, write_corpus
 
 SMALL: dict[str, Any] = {"num_videos": 6, "feature_dim": 16, "num_shots": 5, "num_users": 3, "seed": 7}
 ARRAYS = ("features", "picks", "gtscore", "user_summary", "change_points", "n_frame_per_seg")
@@ -168,3 +168,97 @@ def test_write_corpus_replaces_a_file_only_when_told(tmp_path: Path) -> None:
 def test_an_option_out_of_range_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_corpus(**options)
+
+
+# --- moments between scenes that return -----------------------------------------------------------------------------
+
+
+def moments(record: VideoRecord) -> npt.NDArray[np.bool_]:
+    """(S,) whether a shot is a moment, which every second one is."""
+    return np.asarray(np.arange(len(array(record, "change_points"))) % 2 == 1)
+
+
+def shows(record: VideoRecord, others: list[VideoRecord]) -> npt.NDArray[np.bool_]:
+    """(S,) whether a shot's scene is shown in other videos; for corpora without noise."""
+    theirs = np.concatenate([scenes(other) for other in others])
+    return np.asarray((np.abs(scenes(record)[:, None] - theirs[None]).max(axis=2) < 1e-5).any(axis=1))
+
+
+def times_shown(record: VideoRecord) -> npt.NDArray[np.int64]:
+    """(S,) how many shots of the video show a shot's scene; for corpora without noise."""
+    own = scenes(record)
+    return np.asarray((np.abs(own[:, None] - own[None]).max(axis=2) < 1e-5).sum(axis=1))
+
+
+@pytest.mark.parametrize("kind", MOMENT_KINDS)
+def test_moments_are_brief_and_occur_once_in_the_whole_corpus(kind: Any) -> None:
+    records = make_moments_corpus(kind, 8, noise=0.0)
+    for index, record in enumerate(records):
+        is_moment, shots = moments(record), array(record, "n_frame_per_seg") // FRAMES_PER_PICK
+        assert is_moment.sum() == 5
+        assert set(times_shown(record)[is_moment]) == {1}
+        assert not shows(record, records[:index] + records[index + 1 :])[is_moment].any()
+        assert shots[is_moment].max() <= 4
+        assert shots[~is_moment].min() >= 6
+
+
+@pytest.mark.parametrize("kind", MOMENT_KINDS)
+def test_users_keep_moments_only(kind: Any) -> None:
+    for record in make_moments_corpus(kind, 8):
+        kept = kept_shots(record)
+        assert not kept[:, ~moments(record)].any()
+        assert kept.sum(axis=1).tolist() == [3] * 5
+
+
+@pytest.mark.parametrize("kind", ["own", "offset"])
+def test_fillers_return_in_their_video_and_in_no_other(kind: Any) -> None:
+    records = make_moments_corpus(kind, 8, noise=0.0)
+    for index, record in enumerate(records):
+        assert times_shown(record)[~moments(record)].tolist() == [2] * 6
+        assert not shows(record, records[:index] + records[index + 1 :]).any()
+
+
+def test_half_of_the_fillers_of_both_are_shared() -> None:
+    records = make_moments_corpus("both", 20, num_shared=2, noise=0.0)
+    for index, record in enumerate(records):
+        assert shows(record, records[:index] + records[index + 1 :]).sum() == 3
+
+
+def test_every_frame_of_an_offset_video_is_nearest_to_its_own() -> None:
+    """Also a frame of a moment, whose scene the rest of the video never shows."""
+    for kind, expected in (("offset", 1.0), ("own", 0.0)):
+        records = make_moments_corpus(kind, 12, offset=2.0, noise=0.1)  # type: ignore[arg-type]
+        halves = [np.stack([r.features[i::2].mean(axis=0) for r in records]) for i in (0, 1)]
+        hits = []
+        for index, record in enumerate(records):
+            is_moment = np.repeat(moments(record), array(record, "n_frame_per_seg") // FRAMES_PER_PICK)
+            rest = halves[0].copy()
+            rest[index] = record.features[~is_moment].mean(axis=0)
+            similarity = record.features[is_moment] @ rest.T
+            hits.append(np.mean(similarity.argmax(axis=1) == index))
+        assert np.mean(hits) == pytest.approx(expected, abs=0.3)
+
+
+def test_a_corpus_of_moments_is_a_valid_file_that_reads_back(tmp_path: Path) -> None:
+    records = make_moments_corpus("both", 4)
+    write_h5(tmp_path / "corpus.h5", records)
+    assert validate_h5(tmp_path / "corpus.h5").lengths == {r.name: len(r.features) for r in records}
+    back = read_record(tmp_path / "corpus.h5", "video_3")
+    assert back.provenance == {"extractor": "visp.data.synthetic", "seed": "0", "kind": "both"}
+    np.testing.assert_array_equal(back.features, records[2].features)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "shared"}, "kind must be one of 'own', 'both', 'offset', got 'shared'"),
+        ({"num_moments": 0}, "num_moments must be at least 1, got 0"),
+        ({"num_own": 0}, "num_own must be at least 1"),
+        ({"moment_length": (3, 2)}, r"moment_length must be \(shortest, longest\), got \(3, 2\)"),
+        ({"filler_length": (0, 2)}, "filler_length must be at least 1"),
+        ({"offset": -1.0}, r"offset >= 0, got .*offset=-1\.0"),
+    ],
+)
+def test_an_option_of_moments_out_of_range_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_moments_corpus(**options)
