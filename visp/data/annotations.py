@@ -1,4 +1,4 @@
-"""TVSum's importance scores, one for each annotator and frame, which its h5 file does not hold."""
+"""TVSum's importance scores, one per annotator and frame, which its h5 file does not hold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Annotated = tuple[str, _Scores]  # where the file holds a video, for messages, 
 
 
 def read_tvsum_tsv(path: str | os.PathLike[str], n_frames: Mapping[str, int] | None = None) -> dict[str, _Scores]:
-    """Reads ``ydata-anno.tsv``: a row an annotator, of video id, category and comma-separated scores.
+    """Read ``ydata-anno.tsv``: one row per annotator, of video id, category and comma-separated scores.
 
     Videos are named as in the field's h5 file, in the order in which their ids first appear.
 
@@ -59,7 +59,7 @@ def read_tvsum_tsv(path: str | os.PathLike[str], n_frames: Mapping[str, int] | N
 
 
 def read_tvsum_mat(path: str | os.PathLike[str], n_frames: Mapping[str, int] | None = None) -> dict[str, _Scores]:
-    """Reads ``ydata-tvsum50.mat``, a MATLAB file of version 7.3: the struct array ``tvsum50``, an element a video.
+    """Read ``ydata-tvsum50.mat``, a MATLAB file of version 7.3: the struct array ``tvsum50``, one element per video.
 
     Args:
         path: The file.

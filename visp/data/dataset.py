@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from visp.data.h5 import H5SchemaError, H5Summary, listed, open_h5, record_from_group, validate_h5
-from visp.data.index import summaries_of, summarize_shapes
+from visp.data.h5 import H5Contents, H5SchemaError, listed, open_h5, record_from_group, validate_h5
+from visp.data.index import contents_of, shapes_of
 from visp.data.record import VideoRecord
 
 OPEN_FILES = 64
@@ -49,7 +49,7 @@ class VideoSource(Protocol):
     def __getitem__(self, index: int) -> Tensor: ...
 
     def record(self, index: int) -> VideoRecord:
-        """The whole record of one video."""
+        """Return the whole record of one video."""
         ...
 
 
@@ -104,12 +104,12 @@ class VideoDataset(Dataset[Tensor]):
         if not files:
             raise ValueError("no h5 file was given")
         _refuse_duplicates([str(path) for path in files], "files")
-        summaries = summaries_of(files, validate_h5 if validate == "full" else summarize_shapes, index)
-        _refuse_other_dims(summaries)
-        self.feature_dim = summaries[0].feature_dim
-        _warn_of_mixed_provenance(summaries)
+        contents = contents_of(files, validate_h5 if validate == "full" else shapes_of, index)
+        _refuse_other_dims(contents)
+        self.feature_dim = contents[0].feature_dim
+        _warn_of_mixed_provenance(contents)
 
-        videos = _named_videos(summaries)
+        videos = _named_videos(contents)
         if keys is not None:
             keys = [keys] if isinstance(keys, str) else keys
             _refuse_duplicates(keys, "keys")
@@ -118,8 +118,8 @@ class VideoDataset(Dataset[Tensor]):
                 raise KeyError(f"no video is named {', '.join(map(repr, unknown))}; {listed(videos)}")
             videos = {key: videos[key] for key in keys}
         self.names = tuple(videos)
-        self.lengths = tuple(_length_after(stride, summary.lengths[key]) for summary, key in videos.values())
-        self._places = [(summary.path, key) for summary, key in videos.values()]
+        self.lengths = tuple(_length_after(stride, content.lengths[key]) for content, key in videos.values())
+        self._places = [(content.path, key) for content, key in videos.values()]
         self._handles: dict[int, dict[Path, h5py.File]] = {}
 
     def __len__(self) -> int:
@@ -138,7 +138,7 @@ class VideoDataset(Dataset[Tensor]):
         return _tensor(rows, self.dtype)
 
     def record(self, index: int) -> VideoRecord:
-        """The whole record of one video, strided, with features (T, d) in float32.
+        """Return the whole record of one video, strided, with features (T, d) in float32.
 
         Raises:
             IndexError: There is no such video.
@@ -155,7 +155,7 @@ class VideoDataset(Dataset[Tensor]):
         return record.every(self.stride)
 
     def close(self) -> None:
-        """Closes this process's files; the next read opens them again."""
+        """Close this process's files; the next read opens them again."""
         for files in self._handles.values():
             for file in files.values():
                 file.close()
@@ -235,7 +235,7 @@ class InMemoryDataset(Dataset[Tensor]):
         return _tensor(record.features[:: self.stride].copy(), self.dtype)
 
     def record(self, index: int) -> VideoRecord:
-        """The whole record of one video, strided; its arrays are those that were given.
+        """Return the whole record of one video, strided; its arrays are those that were given.
 
         Raises:
             IndexError: There is no such video.
@@ -244,24 +244,24 @@ class InMemoryDataset(Dataset[Tensor]):
 
 
 def collate_videos(batch: Sequence[Tensor]) -> list[Tensor]:
-    """Keeps a batch a list of (T_i, d) tensors, for ``DataLoader(..., collate_fn=collate_videos)``."""
+    """Keep a batch a list of (T_i, d) tensors, for ``DataLoader(..., collate_fn=collate_videos)``."""
     return list(batch)
 
 
-def _refuse_other_dims(summaries: Sequence[H5Summary]) -> None:
-    examples = {summary.feature_dim: summary.path for summary in reversed(summaries)}
+def _refuse_other_dims(contents: Sequence[H5Contents]) -> None:
+    examples = {content.feature_dim: content.path for content in reversed(contents)}
     if len(examples) > 1:
         dims = ", ".join(f"{path} has d = {dim}" for dim, path in reversed(examples.items()))
         raise H5SchemaError(f"feature dimensions disagree: {dims}")
 
 
-def _warn_of_mixed_provenance(summaries: Sequence[H5Summary]) -> None:
-    known = [summary for summary in summaries if summary.provenance]
+def _warn_of_mixed_provenance(contents: Sequence[H5Contents]) -> None:
+    known = [content for content in contents if content.provenance]
     differences = []
-    for attribute in dict.fromkeys(name for summary in known for name in summary.provenance):
+    for attribute in dict.fromkeys(name for content in known for name in content.provenance):
         examples: dict[str | None, Path] = {}
-        for summary in known:
-            examples.setdefault(summary.provenance.get(attribute), summary.path)
+        for content in known:
+            examples.setdefault(content.provenance.get(attribute), content.path)
         if len(examples) > 1:
             places = (f"{'not given' if value is None else repr(value)} in {path}" for value, path in examples.items())
             differences.append(f"  {attribute}: {', '.join(places)}")
@@ -270,14 +270,14 @@ def _warn_of_mixed_provenance(summaries: Sequence[H5Summary]) -> None:
         warnings.warn(message, UserWarning, stacklevel=3)
 
 
-def _named_videos(summaries: Sequence[H5Summary]) -> dict[str, tuple[H5Summary, str]]:
-    if len(summaries) == 1:
-        return {key: (summaries[0], key) for key in summaries[0].keys}
-    stems = [summary.path.stem for summary in summaries]
+def _named_videos(contents: Sequence[H5Contents]) -> dict[str, tuple[H5Contents, str]]:
+    if len(contents) == 1:
+        return {key: (contents[0], key) for key in contents[0].keys}
+    stems = [content.path.stem for content in contents]
     if len(set(stems)) < len(stems):
-        stems = [str(summary.path) for summary in summaries]
+        stems = [str(content.path) for content in contents]
     return {
-        f"{stem}/{key}": (summary, key) for stem, summary in zip(stems, summaries, strict=True) for key in summary.keys
+        f"{stem}/{key}": (content, key) for stem, content in zip(stems, contents, strict=True) for key in content.keys
     }
 
 

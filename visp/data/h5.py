@@ -18,8 +18,8 @@ from visp.data.schema import GroupCheck, H5SchemaError, decoded, read_value
 from visp.utils.files import check_outputs, replacing
 
 __all__ = [
+    "H5Contents",
     "H5SchemaError",
-    "H5Summary",
     "listed",
     "open_h5",
     "read_record",
@@ -32,7 +32,7 @@ _DATASETS = tuple(f.name for f in fields(VideoRecord) if f.name not in ("name", 
 
 
 @dataclass(frozen=True)
-class H5Summary:
+class H5Contents:
     """What a valid file holds.
 
     Attributes:
@@ -53,7 +53,7 @@ class H5Summary:
 
 
 def read_record(path: str | os.PathLike[str], key: str) -> VideoRecord:
-    """Reads one video.
+    """Read one video.
 
     Args:
         path: An h5 file of the field's schema.
@@ -84,7 +84,7 @@ def write_h5(
     provenance: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Writes videos in the field's schema, one at a time; arrays keep their dtype.
+    """Write videos in the field's schema, one at a time; arrays keep their dtype.
 
     The file appears under its name only when it is complete: after a failure an existing file is as it was.
 
@@ -109,8 +109,8 @@ def write_h5(
             raise ValueError(f"{path}: no records to write")
 
 
-def validate_h5(path: str | os.PathLike[str]) -> H5Summary:
-    """Checks a whole file in one pass; memory does not grow with the length of the videos' features.
+def validate_h5(path: str | os.PathLike[str]) -> H5Contents:
+    """Check a whole file in one pass; memory does not grow with the length of the videos' features.
 
     Only ``features`` must be there. The optional keys are checked where present, against ``features``,
     ``n_frames`` and each other. Whole numbers stored as floats are accepted.
@@ -137,7 +137,7 @@ def validate_h5(path: str | os.PathLike[str]) -> H5Summary:
         except (OSError, RuntimeError) as error:
             raise _unreadable(path, error) from error
         if not keys:
-            problems.append("no groups: expected one a video, such as video_1")
+            problems.append("no groups: expected one per video, such as video_1")
         for key in keys:
             try:
                 check = GroupCheck(file[key])
@@ -159,11 +159,11 @@ def validate_h5(path: str | os.PathLike[str]) -> H5Summary:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise H5SchemaError("\n  ".join([f"{path}: {count}", *problems]))
     lengths = {key: length for key, (length, _) in shapes.items()}
-    return H5Summary(path, keys, lengths, n_frames, feature_dim, provenance)
+    return H5Contents(path, keys, lengths, n_frames, feature_dim, provenance)
 
 
 def open_h5(path: str | os.PathLike[str]) -> h5py.File:
-    """Opens a file for reading.
+    """Open a file for reading.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -181,7 +181,7 @@ def open_h5(path: str | os.PathLike[str]) -> h5py.File:
 
 
 def record_from_group(group: h5py.Group) -> VideoRecord:
-    """Reads the video of an open group; ``read_record`` says what comes back.
+    """Read the video of an open group; ``read_record`` says what comes back.
 
     Raises:
         H5SchemaError: A value does not have the expected form; the message names file, group and key.
@@ -201,14 +201,14 @@ def record_from_group(group: h5py.Group) -> VideoRecord:
 
 
 def listed(names: Iterable[str], limit: int = 5) -> str:
-    """Says in a few words which names exist, for error messages."""
+    """Say in a few words which names exist, for error messages."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return "there is " + (", ".join(names[:limit]) + more if names else "nothing")
 
 
 def read_attributes(item: h5py.Group) -> dict[str, str]:
-    """Reads the attributes of a file or group as text."""
+    """Read the attributes of a file or group as text."""
     return {name: decoded(value) for name, value in item.attrs.items()}
 
 
@@ -235,5 +235,5 @@ def _unreadable(path: str | os.PathLike[str], error: Exception) -> H5SchemaError
 
 
 def natural_order(key: str) -> list[str | int]:
-    """Returns a sorting key that puts video_2 before video_10."""
+    """Return a sorting key that puts video_2 before video_10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key)]

@@ -11,13 +11,13 @@ from typing import Any
 
 import h5py
 
-from visp.data.h5 import H5SchemaError, H5Summary, natural_order, open_h5, read_attributes
+from visp.data.h5 import H5Contents, H5SchemaError, natural_order, open_h5, read_attributes
 from visp.utils.files import replacing
 
 _FORMAT = "visp-index-1"
 
 
-def summarize_shapes(path: str | os.PathLike[str]) -> H5Summary:
+def shapes_of(path: str | os.PathLike[str]) -> H5Contents:
     """Find the videos of a file and the shapes of their features; values and all other keys are left unread.
 
     Raises:
@@ -45,17 +45,17 @@ def summarize_shapes(path: str | os.PathLike[str]) -> H5Summary:
     if len(dims) > 1:
         problems.append(", but ".join(f"{key}/features has d = {d}" for d, key in dims.items()))
     if not lengths and not problems:
-        problems.append("no groups: expected one a video, such as video_1")
+        problems.append("no groups: expected one per video, such as video_1")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise H5SchemaError("\n  ".join([f"{path}: {count}", *problems]))
     keys = tuple(sorted(lengths, key=natural_order))
-    return H5Summary(path, keys, lengths, {}, next(iter(dims)), provenance)
+    return H5Contents(path, keys, lengths, {}, next(iter(dims)), provenance)
 
 
-def summaries_of(
-    files: Sequence[Path], find: Callable[[Path], H5Summary], index: str | os.PathLike[str] | None
-) -> list[H5Summary]:
+def contents_of(
+    files: Sequence[Path], find: Callable[[Path], H5Contents], index: str | os.PathLike[str] | None
+) -> list[H5Contents]:
     """Find what the files hold; those that the index knows, and that have not changed since, are not opened.
 
     Args:
@@ -70,7 +70,7 @@ def summaries_of(
     """
     kind = find.__name__
     known = {} if index is None else _read(Path(index))
-    summaries: list[H5Summary] = []
+    contents: list[H5Contents] = []
     errors: list[str] = []
     news = False
     for path in files:
@@ -86,7 +86,7 @@ def summaries_of(
                 entry = {"stamp": stamp, **asdict(find(path))}
                 known[name] = entry
             fields = {field: value for field, value in entry.items() if field != "stamp"}
-            summaries.append(H5Summary(**{**fields, "path": path, "keys": tuple(entry["keys"])}))
+            contents.append(H5Contents(**{**fields, "path": path, "keys": tuple(entry["keys"])}))
         except H5SchemaError as error:
             errors.append(str(error))
     if errors:
@@ -94,7 +94,7 @@ def summaries_of(
     if index is not None and news:
         with replacing(Path(index)) as file:
             file.write(json.dumps({"format": _FORMAT, "files": known}, default=str).encode())
-    return summaries
+    return contents
 
 
 def _read(index: Path) -> dict[str, Any]:

@@ -142,7 +142,7 @@ class GroupCheck:
     def _not_one_per_row(self, data: h5py.Dataset) -> list[str]:
         expected = "T" if self.shape is None else self.shape[0]
         if data.ndim != 1 or (self.shape is not None and data.shape[0] != self.shape[0]):
-            return [f"expected ({expected},), one a row of features, got shape {data.shape}"]
+            return [f"expected ({expected},), one per row of features, got shape {data.shape}"]
         return []
 
 
@@ -169,7 +169,7 @@ def _not_numbers(data: h5py.Dataset) -> list[str]:
 
 
 def read_value(item: h5py.Dataset, key: str) -> Any:
-    """Reads the value of one key of a group: features as float32, whole numbers as integers.
+    """Read the value of one key of a group: features as float32, whole numbers as integers.
 
     Raises:
         H5SchemaError: The value does not have the form that the schema gives the key.
@@ -217,5 +217,5 @@ def _text(data: h5py.Dataset) -> str:
 
 
 def decoded(value: Any) -> str:
-    """The text of an attribute or of a string's bytes."""
+    """Return the text of an attribute or of the bytes of a string."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -44,10 +44,10 @@ class Split:
 
 
 def read_splits(path: str | os.PathLike[str], names: Iterable[str] | None = None) -> list[Split]:
-    """Reads the folds of a split file, in any of the field's forms, told by the content.
+    """Read the folds of a split file, in any of the field's forms, told by the content.
 
     The forms: JSON, a list of objects with ``train_keys``, ``test_keys`` and perhaps ``val_keys``, or one such
-    object (vsumm-reinforce, VASNet, PGL-SUM, MR.HiSum); the same in YAML with a line a video (DSNet); and lines
+    object (vsumm-reinforce, VASNet, PGL-SUM, MR.HiSum); the same in YAML with one line per video (DSNet); and lines
     ``dataset/fold/train/test`` with commas between the videos (CSTA). A path before a video
     (``../datasets/tvsum.h5/video_1``) is dropped where all videos of the file have the same one. Where they have
     several, videos are named ``tvsum/video_1``, as in a `VideoDataset` of several files.
@@ -77,7 +77,7 @@ def read_splits(path: str | os.PathLike[str], names: Iterable[str] | None = None
 
 
 def write_splits(path: str | os.PathLike[str], splits: Iterable[Split]) -> None:
-    """Writes splits as the field's JSON, with ``val_keys`` where there are validation videos.
+    """Write splits as the field's JSON, with ``val_keys`` where there are validation videos.
 
     The file is written under a temporary name and renamed: an older one is replaced as a whole or not at all.
 
@@ -102,7 +102,7 @@ def write_splits(path: str | os.PathLike[str], splits: Iterable[Split]) -> None:
 
 
 def make_splits(names: Iterable[str], *, folds: int = 5, seed: int = 0) -> list[Split]:
-    """Draws folds whose test videos partition the videos; their numbers differ by one at most.
+    """Draw folds whose test videos partition the videos; their numbers differ by one at most.
 
     Args:
         names: The names of the videos.
@@ -123,7 +123,7 @@ def make_splits(names: Iterable[str], *, folds: int = 5, seed: int = 0) -> list[
 
 
 def hold_out(split: Split, share: float = 0.2, *, seed: int = 0) -> Split:
-    """Draws validation videos from a split's training videos.
+    """Draw validation videos from a split's training videos.
 
     Args:
         split: A split without validation videos.
@@ -232,7 +232,7 @@ def _split(index: int, fold: Mapping[str, Sequence[str]], several: bool, names: 
 
 
 def _name(key: str, several: bool, names: Collection[str] | None) -> str:
-    """The dataset's name of a video, or the one that it would have."""
+    """Return the name of a video in the dataset, or the one that it would have."""
     folder, _, group = key.rpartition("/")
     file = PurePosixPath(folder)
     stem = file.stem if file.suffix in (".h5", ".hdf5") else file.name
