@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from visp.data.h5 import listed
-from visp.utils.files import check_outputs, replacing
+from visp.data.stored import MAX_NAME
+from visp.utils.files import check_outputs, parse_json, read_text, replacing
 
 _PARTS = {"train_keys": "train", "test_keys": "test", "val_keys": "validation"}
 
@@ -65,7 +67,7 @@ def read_splits(path: str | os.PathLike[str], names: Iterable[str] | None = None
             twice, such as in train and in test, or a video is not in ``names``.
     """
     try:
-        folds = _parse(Path(path).read_text(encoding="utf-8"))
+        folds = _parse(read_text(path))
         if not folds:
             raise ValueError("no folds")
         keys = [key for fold in folds for part in _PARTS for key in fold.get(part, ())]
@@ -166,14 +168,16 @@ def _parse(text: str) -> list[dict[str, list[str]]]:
 
 
 def _parse_json(text: str) -> list[dict[str, list[str]]]:
-    content = json.loads(text)
+    content = parse_json(text)
     folds = content if isinstance(content, list) else [content]
     for i, fold in enumerate(folds):
         if not isinstance(fold, dict):
-            raise ValueError(f"fold {i}: expected an object with 'train_keys' and 'test_keys', got {fold!r}")
+            raise ValueError(
+                f"fold {i}: expected an object with 'train_keys' and 'test_keys', got {reprlib.repr(fold)}"
+            )
         for key, videos in fold.items():
             if key in _PARTS and not (isinstance(videos, list) and all(isinstance(name, str) for name in videos)):
-                raise ValueError(f"fold {i}: expected a list of video names under {key!r}, got {videos!r}")
+                raise ValueError(f"fold {i}: expected a list of video names under {key!r}, got {reprlib.repr(videos)}")
     return folds
 
 
@@ -218,6 +222,12 @@ def _split(index: int, fold: Mapping[str, Sequence[str]], several: bool, names: 
             raise ValueError(f"fold {index}: unknown list {key!r}; expected {', '.join(_PARTS)}")
         if key in _PARTS and "" in videos:
             raise ValueError(f"fold {index}: a video without a name under {key!r}")
+        for name in videos if key in _PARTS else ():
+            if len(name) > MAX_NAME or not name.isprintable():
+                raise ValueError(
+                    f"fold {index}: {name[:40]!a} under {key!r} is no name: "
+                    f"expected at most {MAX_NAME} letters that can be printed"
+                )
     for key in ("train_keys", "test_keys"):
         if not fold.get(key):
             raise ValueError(f"fold {index}: no {key!r}")
