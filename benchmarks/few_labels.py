@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from visp.data import InMemoryDataset, Split, make_splits
 from visp.data.synthetic import make_corpus
 from visp.encoders import AttentionPoolEncoder
+from visp.eval.metrics import METRICS
 from visp.evaluator import Evaluator
 from visp.pretrainer import ViSPPretrainer
-from visp.studies.cross_validation import FIGURES, cross_validate, results_table
+from visp.studies.cross_validation import cross_validate, results_table
 from visp.studies.significance import compare
 from visp.training import pretrain
 
@@ -94,8 +95,8 @@ def main() -> None:
     )  # fmt: skip
     print(f"{len(videos)} videos, {options.labelled} labelled a fold, noise {options.noise}\n")
     print(results_table({"scratch": scratch, "ViSP, no labels": untrained, "ViSP + fine-tuned": pretrained}))
-    for figure in FIGURES:
-        print(f"\n{figure}, scratch against ViSP + fine-tuned: {compare(scratch, pretrained, figure)}")
+    for metric in METRICS:
+        print(f"\n{metric}, scratch against ViSP + fine-tuned: {compare(scratch, pretrained, metric)}")
 
 
 if __name__ == "__main__":

@@ -144,9 +144,9 @@ def make_pretrainers(model: str, modes: Sequence[str], number: int) -> dict[str,
             made[mode] = visp.ViSPPretrainer(
                 *parts,
                 sampler=KnownNoise(number),
-                size_weight=SIZE_WEIGHT,
+                size=visp.FixedSize(SIZE_WEIGHT),
                 binary_weight=BINARY_WEIGHT,
-                checkpoint_videos="checkpointed" in mode,
+                recompute="checkpointed" in mode,
                 seed=0,
             )
     return made

@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "straight_through": {"gradient_flow": "straight_through"},
     "marginalization": {"gradient_flow": "marginalization"},
     "cosine": {"similarity": "cosine"},
-    "size_target_0.15": {"size_target": 0.15},
+    "size_0.15": {"size": 0.15},
     "scale_20": {"scale": 20.0},
     "noise_1": {"noise": 1.0},
     "windows": {"windows": True},
@@ -77,7 +77,7 @@ def run(
     summarizer = CSTA(videos[0].shape[1], width=WIDTH)
     encoder: torch.nn.Module = AttentionPoolEncoder(videos[0].shape[1], scale=scale)
     pretrainer = visp.ViSPPretrainer(
-        summarizer, Noisy(encoder, noise) if noise else encoder, seed=seed, **{"size_target": TARGET, **options}
+        summarizer, Noisy(encoder, noise) if noise else encoder, seed=seed, **{"size": TARGET, **options}
     )
     items, batch_size = (_windows(frames), 2 * len(frames)) if windows else (frames, len(frames))
     an_epoch = math.ceil(len(items) / batch_size)

@@ -72,7 +72,9 @@ def cells(real: bool) -> list[Cell]:
     ]
     if real:
         every += [Cell("full-rate", "csta", "attention", 0, frozen) for frozen in (False, True)]
-    return sorted(every, key=lambda cell: (cell.frozen, ENCODERS.index(cell.encoder), cell.corpus == "real", cell.seed))
+    return sorted(
+        every, key=lambda cell: (cell.frozen, list(ENCODERS).index(cell.encoder), cell.corpus == "real", cell.seed)
+    )
 
 
 def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
     standardized = StandardizedVideos(videos, standardization(videos))
     before = scores(summarizer, standardized)
     role: nn.Module = FrozenScores(summarizer, TARGET) if cell.frozen else summarizer
-    pretrainer = ViSPPretrainer(role, encoder, size_target=TARGET, seed=cell.seed)
+    pretrainer = ViSPPretrainer(role, encoder, size=TARGET, seed=cell.seed)
     folder = out / "runs" / cell.name
     started = time.monotonic()
     pretrain(

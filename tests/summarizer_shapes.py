@@ -184,6 +184,92 @@ class A2SummShaped(ShapedSummarizer):
         return logits
 
 
+class PartsShaped(ShapedSummarizer):
+    """Parts without a forward of their own, which a training script strings together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(H, 1)
+
+    def true_logits(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.score(self.hidden(frames))[:, 0]
+        return logits
+
+
+class WindowedShaped(ShapedSummarizer):
+    """Scores windows of three frames one after the other; the last may be shorter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(H, 1)
+
+    def forward(self, frames: Tensor) -> list[Tensor]:  # (T, d)
+        return [self.score(self.hidden(window[None])).sigmoid() for window in torch.split(frames, 3)]  # (1, n, 1) each
+
+    def true_logits(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.score(self.hidden(frames))[:, 0]
+        return logits
+
+
+class PaddedShaped(WindowedShaped):
+    """Takes only lengths that are multiples of three."""
+
+    def forward(self, frames: Tensor) -> Any:  # (3 k, d)
+        return self.score(self.hidden(frames.view(-1, 3, D)))  # (k, 3, 1), logits
+
+
+class SelfAttention(nn.Module):
+    def forward(self, hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:  # (T, h)
+        weights = torch.softmax(hidden @ hidden.T, dim=-1)
+        scores = weights.sum(dim=0)
+        return weights @ hidden, {"weights": weights, "scores": scores, "shares": scores.sigmoid()}
+
+
+class AttentionShaped(ShapedSummarizer):
+    """Its attention returns a tuple, and nothing else gives one number per frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = SelfAttention()
+
+    def forward(self, frames: Tensor) -> Tensor:  # (T, d)
+        context, _ = self.attention(self.hidden(frames))
+        return context.mean(dim=0)  # type: ignore[no-any-return]
+
+    def true_logits(self, frames: Tensor) -> Tensor:
+        hidden = self.hidden(frames)
+        return torch.softmax(hidden @ hidden.T, dim=-1).sum(dim=0)
+
+
+class InPlaceShaped(PGLSUMShaped):
+    """Normalises its input where it lies."""
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:  # (T, d)
+        return super().forward(frames.mul_(0.5))
+
+    def true_logits(self, frames: Tensor) -> Tensor:
+        return super().true_logits(frames * 0.5)
+
+
+def strung_together(module: Any, frames: Tensor) -> Tensor:
+    logits: Tensor = module.score(module.hidden(frames))
+    return logits
+
+
+def padded_to_windows(module: Any, frames: Tensor) -> Tensor:
+    missing = -len(frames) % 3
+    logits: Tensor = module(torch.cat([frames, frames[-1:].expand(missing, -1)]))
+    return logits
+
+
+def without_padding(value: Tensor, frames: Tensor) -> Tensor:
+    return value.flatten()[: len(frames)]
+
+
+def joined_windows(value: list[Tensor]) -> Tensor:
+    return torch.cat(value, dim=1)
+
+
 def batch_of_one(frames: Tensor) -> Tensor:
     return frames[None]
 
@@ -273,4 +359,18 @@ SHAPES = [
     Shape("SSPVS", SSPVSShaped, {"inputs": one_dict, "output": frame_score, "probabilities": True}),
     Shape("A2Summ", A2SummShaped, {"inputs": video_and_text, "output": first}),
     Shape("A2Summ submodule", A2SummShaped, {"inputs": video_and_text, "logits_from": "fc_video_cls"}),
+    Shape("parts", PartsShaped, {"call": strung_together}),
+    Shape("parts, submodule", PartsShaped, {"call": strung_together, "logits_from": "score"}),
+    Shape("windows", WindowedShaped, {"logits_from": "score"}),
+    Shape("windows inverted", WindowedShaped, {"output": joined_windows, "probabilities": True}),
+    Shape("padded", PaddedShaped, {"call": padded_to_windows, "output": without_padding}),
+    Shape(
+        "padded, submodule",
+        PaddedShaped,
+        {"call": padded_to_windows, "logits_from": "score", "output": without_padding},
+    ),
+    Shape("part", AttentionShaped, {"logits_from": "attention[1]['scores']"}),
+    Shape("part inverted", AttentionShaped, {"logits_from": "attention[1]['shares']", "probabilities": True}),
+    Shape("in place", InPlaceShaped, {"logits_from": "linear_2"}),
+    Shape("in place inverted", InPlaceShaped, {"output": first, "probabilities": True}),
 ]

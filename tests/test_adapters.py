@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,36 +16,28 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.summarizer_shapes import (
     SHAPES,
-    A2SummShaped,
+    AttentionShaped,
     CSTAShaped,
     D,
     DSNetAnchorBasedShaped,
     DSNShaped,
     H,
+    InPlaceShaped,
     MSVAShaped,
     PGLSUMShaped,
     Shape,
     ShapedSummarizer,
     SSPVSShaped,
+    WindowedShaped,
     batch_of_one,
     first,
     one_dict,
     three_channels,
     three_streams,
-    video_and_text,
 )
-from visp.adapters import (
-    SUMMARIZER_TEMPLATE,
-    AdaptedSummarizer,
-    EncodesVideo,
-    Summarizer,
-    VideoEncoder,
-    adapt_encoder,
-    adapt_summarizer,
-    check_embedding,
-    check_logits,
-    embed_with,
-)
+from visp.adapters import AdaptedSummarizer, adapt_encoder, adapt_summarizer
+from visp.contracts import SUMMARIZER_TEMPLATE, check_logits
+from visp.weights import own_state_dict
 
 T = 7
 
@@ -417,49 +410,6 @@ def test_a_wrong_pool_is_refused() -> None:
         unpooled(torch.randn(T, D))
 
 
-def test_encode_is_used_where_there_is_one() -> None:
-    encoder = Encodes()
-    plain = adapt_encoder(PGLSUMShaped(), hidden_from="norm")
-    assert isinstance(encoder, EncodesVideo)
-    assert not isinstance(plain, EncodesVideo)
-    assert isinstance(plain, VideoEncoder)
-    assert isinstance(encoder, Summarizer)
-    assert not isinstance("csta", Summarizer)
-    frames = torch.randn(T, D)
-    torch.testing.assert_close(embed_with(encoder)(frames), frames.mean(dim=0))
-    assert embed_with(plain) is plain
-
-
-def test_check_logits() -> None:
-    frames = torch.randn(T, D)
-    logits = torch.randn(T)
-    owner = PGLSUMShaped()
-    assert check_logits(logits, frames, owner) is logits
-    hint = r"visp\.adapt_summarizer"
-    with pytest.raises(TypeError, match=rf"PGLSUMShaped returned a tuple of .*\(T,\) with T = 7\. .*{hint}"):
-        check_logits(owner(frames), frames, owner)
-    with pytest.raises(ValueError, match=rf"shape \(1, 7\).*\(T,\) with T = 7.*{hint}"):
-        check_logits(logits[None], frames, owner)
-    with pytest.raises(ValueError, match=r"shape \(6,\)"):
-        check_logits(logits[1:], frames, owner)
-    with pytest.raises(TypeError, match=r"int64.*real numbers"):
-        check_logits(logits.long(), frames, owner)
-
-
-def test_check_embedding() -> None:
-    embedding = torch.randn(H)
-    assert check_embedding(embedding, "Encoder") is embedding
-    module = A2SummShaped()
-    returned = module(**video_and_text(torch.randn(T, D)))
-    with pytest.raises(TypeError, match=r"A2SummShaped returned a tuple .*\(e,\).*encode.*visp\.adapt_encoder"):
-        check_embedding(returned, module)
-    for wrong in (embedding[None], embedding[0], embedding[:0]):
-        with pytest.raises(ValueError, match=r"one vector \(e,\)"):
-            check_embedding(wrong, "Encoder")
-    with pytest.raises(TypeError, match=r"bool.*real numbers"):
-        check_embedding(embedding > 0, "Encoder")
-
-
 def test_adapters_are_ordinary_modules() -> None:
     module = PGLSUMShaped()
     adapted = adapt_summarizer(module, logits_from="linear_2")
@@ -467,6 +417,101 @@ def test_adapters_are_ordinary_modules() -> None:
     assert adapted.state_dict().keys() == {f"module.{name}" for name in module.state_dict()}
     adapted.eval()
     assert not module.training
+
+
+def test_the_frames_stay_as_they_are_where_the_module_writes_into_its_input() -> None:
+    frames = torch.randn(T, D)
+    before = frames.clone()
+    adapt_summarizer(InPlaceShaped(), output=first, probabilities=True)(frames)
+    adapt_encoder(InPlaceShaped(), hidden_from="norm")(frames)
+    adapt_summarizer(InPlaceShaped(), hidden_from="norm")(frames)
+    assert torch.equal(frames, before)
+
+
+def test_call_runs_a_dictionary_of_parts_and_leaves_its_keys() -> None:
+    parts = nn.ModuleDict({"embed": nn.Linear(D, H), "score": nn.Linear(H, 1)})
+    keys = list(parts.state_dict())
+
+    def call(modules: nn.ModuleDict, frames: Tensor) -> Tensor:
+        return modules["score"](modules["embed"](frames).tanh())  # type: ignore[no-any-return]
+
+    frames = torch.randn(T, D)
+    expected = call(parts, frames)[:, 0]
+    torch.testing.assert_close(adapt_summarizer(parts, call=call)(frames), expected)
+    torch.testing.assert_close(
+        adapt_encoder(parts, call=call, hidden_from="embed")(frames), parts["embed"](frames).mean(dim=0)
+    )
+    assert list(own_state_dict(adapt_summarizer(parts, call=call))) == keys
+    with pytest.raises(ValueError, match="inputs= and call= exclude each other"):
+        adapt_summarizer(parts, inputs=batch_of_one, call=call)
+    with pytest.raises(TypeError, match="call= must be callable, got str"):
+        adapt_encoder(parts, call="embed", hidden_from="embed")  # type: ignore[arg-type]
+
+
+class Weighted(nn.Module):
+    def forward(self, value: Tensor, frames: Tensor) -> Tensor:
+        return value * frames.sum(dim=1)
+
+
+def test_output_is_given_the_frames_where_it_asks_for_two_values() -> None:
+    frames = torch.randn(T, D)
+    module = nn.Sequential(nn.Linear(D, 1), nn.Flatten(0))
+    value = module(frames)
+    expected = value * frames.sum(dim=1)
+    two: Callable[..., Tensor] = lambda value, frames: value * frames.sum(dim=1)  # noqa: E731
+    one: Callable[..., Tensor] = lambda value, factor=2.0: value * factor  # noqa: E731
+    torch.testing.assert_close(adapt_summarizer(module, output=two)(frames), expected)
+    torch.testing.assert_close(adapt_summarizer(module, output=Weighted())(frames), expected)
+    torch.testing.assert_close(adapt_summarizer(module, output=one)(frames), 2 * value)
+    torch.testing.assert_close(adapt_summarizer(module, output=torch.tanh)(frames), value.tanh())
+
+
+def test_a_part_of_a_layers_output_is_taken_by_index_and_key() -> None:
+    module = AttentionShaped()
+    frames = torch.randn(T, D)
+    context = module.attention(module.hidden(frames))[0]
+    head = nn.Linear(H, 1)
+    adapted = adapt_summarizer(module, hidden_from="attention[0]", head=head)
+    torch.testing.assert_close(adapted(frames), head(context)[:, 0])
+    torch.testing.assert_close(adapt_encoder(module, hidden_from="attention[-2]")(frames), context.mean(dim=0))
+    with pytest.raises(ValueError, match=r"hidden_from='attention\[0\]'.*give head="):
+        adapt_summarizer(module, hidden_from="attention[0]")
+    with pytest.raises(ValueError, match=r"gave a tuple of .*name the part, such as 'attention\[0\]'"):
+        adapt_encoder(module, hidden_from="attention")(frames)
+    for text in ("attention[2]", "attention[1]['logits']", "attention[0][0]", "body[0]"):
+        with pytest.raises(ValueError, match=f"submodule {re.escape(repr(text))} of .* which has no such part"):
+            adapt_encoder(module, hidden_from=text)(frames)
+    for text in ("attentoin[0]", "attention[0", "attention[first]", "attention[:]"):
+        with pytest.raises(ValueError, match=r"no such submodule\. It has: attention, "):
+            adapt_encoder(module, hidden_from=text)
+    assert set(hook_counts(module).values()) == {0}
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 12])
+def test_hidden_layers_that_run_once_per_window_are_joined(length: int) -> None:
+    module = WindowedShaped()
+    frames = torch.randn(length, D)
+    hidden = module.norm(module.body(frames) + module.positions)
+    torch.testing.assert_close(adapt_encoder(module, hidden_from="norm")(frames), hidden.mean(dim=0))
+    head = nn.Linear(H, 1)
+    adapted = adapt_summarizer(module, hidden_from="norm", head=head)
+    torch.testing.assert_close(adapted(frames), head(hidden)[:, 0])
+
+
+def test_windows_whose_order_along_the_frames_is_unclear_are_refused() -> None:
+    module = nn.ModuleDict({"scales": nn.Linear(D, 2)})
+
+    def call(modules: nn.ModuleDict, frames: Tensor) -> list[Tensor]:
+        return [modules["scales"](window) for window in torch.split(frames, 2)]  # (2, 2) each
+
+    adapted = adapt_summarizer(module, call=call, logits_from="scales", output=largest_scale)
+    with pytest.raises(RuntimeError, match=r"called 2 times .* \(\(2, 2\), \(2, 2\)\) along several axes sum to T = 4"):
+        adapted(torch.randn(4, D))
+    assert adapted(torch.randn(5, D)).shape == (5,)
+
+
+def largest_scale(scores: Tensor) -> Tensor:
+    return scores.amax(dim=-1)
 
 
 def listing(frames: Tensor) -> Any:
@@ -500,11 +545,3 @@ class Calls(nn.Module):
         for _ in range(self.times):
             total = total + self.fc(frames).sum()
         return total
-
-
-class Encodes(nn.Module):
-    def forward(self, frames: Tensor) -> Tensor:
-        return frames[:, 0]
-
-    def encode(self, frames: Tensor) -> Tensor:
-        return frames.mean(dim=0)

@@ -3,12 +3,25 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import hypothesis.strategies as st
 import pytest
 import torch
+from hypothesis import given, settings
 from torch import Tensor
 
-from tests.builders import normal
-from visp.contrastive import Cosine, InnerProduct, Similarity, at_least_float32, info_nce, mi_lower_bound
+from tests.builders import mean, normal
+from visp.contrastive import (
+    Contrast,
+    Cosine,
+    InnerProduct,
+    Similarity,
+    Videos,
+    Windows,
+    at_least_float32,
+    info_nce,
+    losses_of_pieces,
+    recognition,
+)
 
 DOUBLE = torch.float64
 
@@ -151,16 +164,76 @@ def test_inner_product_is_the_default_similarity() -> None:
     assert torch.equal(info_nce(summaries, videos), info_nce(summaries, videos, similarity=InnerProduct()))
 
 
-def test_mi_bound_is_equation_2() -> None:
-    assert mi_lower_bound(torch.tensor(0.75), 12).item() == pytest.approx(math.log(12) - 0.75)
+def test_the_ceiling_is_log_n_of_what_is_compared() -> None:
+    losses = [torch.zeros(count) for count in (1, 3, 8)]
+
+    assert recognition(losses, False, "mean").ceiling == pytest.approx(math.log(12))
+    assert recognition(losses, True, "mean").ceiling == pytest.approx(mean([0.0, math.log(3), math.log(8)]))
 
 
-def test_hard_negatives_loosen_the_bound() -> None:
+def test_every_video_counts_alike_in_the_mean_and_every_piece_in_the_sum() -> None:
+    losses = [torch.tensor([4.0]), torch.tensor([1.0, 2.0, 6.0])]
+
+    assert recognition(losses, True, "mean").loss.item() == pytest.approx(3.5)
+    assert recognition(losses, True, "sum").loss.item() == pytest.approx(13)
+    assert recognition(losses, True, "sum").info_nce.item() == pytest.approx(3.5)
+
+
+def test_hard_negatives_raise_the_loss() -> None:
     summaries, videos, randoms = embeddings()
 
-    with_random = mi_lower_bound(info_nce(summaries, videos, randoms), 5)
+    assert info_nce(summaries, videos, randoms) > info_nce(summaries, videos)
 
-    assert with_random < mi_lower_bound(info_nce(summaries, videos), 5)
+
+@given(length=st.integers(1, 50), frames=st.integers(1, 60))
+@settings(deadline=None)
+def test_windows_cover_a_video_in_order_with_at_least_their_frames(length: int, frames: int) -> None:
+    spans = Windows(frames).spans(length)
+
+    assert [frame for first, end in spans for frame in range(first, end)] == list(range(length))
+    sizes = [end - first for first, end in spans]
+    assert min(sizes) >= min(frames, length)
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == max(1, length // frames)
+
+
+@pytest.mark.parametrize(("length", "number", "size"), [(1, 1, 1), (3, 1, 3), (4, 2, 2), (100, 10, 10), (900, 30, 30)])
+def test_windows_are_as_many_as_their_frames_by_default(length: int, number: int, size: int) -> None:
+    spans = Windows().spans(length)
+
+    assert (len(spans), spans[0][1]) == (number, size)
+
+
+def test_a_whole_video_is_the_piece_of_the_papers_contrast() -> None:
+    assert Videos().spans(17) == [(0, 17)]
+
+
+@pytest.mark.parametrize("contrast", [Videos(), Windows(4)], ids=lambda c: type(c).__name__)
+def test_built_in_contrasts_are_contrasts(contrast: Contrast) -> None:
+    assert isinstance(contrast, Contrast)
+
+
+def test_a_window_without_a_frame_is_refused() -> None:
+    with pytest.raises(ValueError, match="a window must have at least 1 frame, got 0"):
+        Windows(0)
+
+
+@pytest.mark.parametrize("hard_negatives", [False, True])
+@pytest.mark.parametrize("within_video", [False, True])
+def test_pieces_are_recognised_among_their_video_or_all(within_video: bool, hard_negatives: bool) -> None:
+    counts = [1, 3, 4]
+    parts = [list(torch.split(part, counts)) for part in embeddings(n=8)][: 3 if hard_negatives else 2]
+
+    losses = losses_of_pieces(parts, within_video)
+
+    for video, found in enumerate(losses):
+        for piece in range(counts[video]):
+            summary = parts[0][video][piece].tolist()
+            rivals = [rows[video] for rows in parts[1:]] if within_video else [r for rows in parts[1:] for r in rows]
+            scores = [sum(a * b for a, b in zip(summary, row, strict=True)) for r in rivals for row in r.tolist()]
+            own = sum(a * b for a, b in zip(summary, parts[1][video][piece].tolist(), strict=True))
+            expected = math.log(sum(math.exp(score) for score in scores)) - own
+            assert found[piece].item() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("similarity", [InnerProduct(), Cosine(0.5)], ids=lambda s: type(s).__name__)

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis.strategies as st
 import pytest
 import torch
+from hypothesis import given, settings
+from torch import Tensor
 
-from tests.builders import generator, normal
-from visp.encoders import AttentionPoolEncoder
+from tests.builders import normal
+from visp.encoders import AttentionPoolEncoder, similar_lengths
 from visp.gradient_flow import Gating
 
 
@@ -27,7 +30,7 @@ def test_a_frame_that_is_gated_out_does_not_influence_the_embedding() -> None:
     other[2] = 100 * normal(6, seed=1)
     selection = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])
 
-    embeddings = [encoder(Gating()(video, selection, None, generator())) for video in (frames, other)]
+    embeddings = [encoder(Gating()(video, selection, None)) for video in (frames, other)]
 
     assert torch.equal(*embeddings)
 
@@ -43,7 +46,7 @@ def test_a_frame_that_is_kept_does_influence_the_embedding() -> None:
 def test_a_half_gated_frame_counts_less() -> None:
     encoder, frames = make_encoder(), normal(5, 6)
     gates = [torch.tensor([1.0, 1.0, gate, 1.0, 1.0]) for gate in (0.0, 0.5, 1.0)]
-    dropped, half, kept = (encoder(Gating()(frames, gate, None, generator())) for gate in gates)
+    dropped, half, kept = (encoder(Gating()(frames, gate, None)) for gate in gates)
 
     assert (half - dropped).norm() < (kept - dropped).norm()
 
@@ -61,7 +64,7 @@ def test_a_video_of_zeros_has_a_finite_embedding_and_gradient() -> None:
 
 def test_a_selection_of_zeros_has_a_finite_gradient() -> None:
     selection = torch.zeros(5, requires_grad=True)
-    make_encoder()(Gating()(normal(5, 6), selection, None, generator())).sum().backward()
+    make_encoder()(Gating()(normal(5, 6), selection, None)).sum().backward()
 
     assert selection.grad is not None
     assert selection.grad.isfinite().all()
@@ -104,3 +107,75 @@ def test_the_order_of_frames_does_not_matter() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="multiple of num_heads and a positive scale"):
         AttentionPoolEncoder(8, **options)  # type: ignore[arg-type]
+
+
+def by_torchs_attention(encoder: AttentionPoolEncoder, frames: Tensor) -> Tensor:
+    """The encoder as its parts say, every frame projected."""
+    frames = frames / (frames.square().mean() + 1e-12).sqrt()
+    tokens = encoder.frame_embedding(frames)
+    attended, _ = encoder.attention(encoder.query, tokens, tokens, need_weights=False)
+    hidden = encoder.norm1(encoder.query + attended)
+    hidden = encoder.norm2(hidden + encoder.feed_forward(hidden))
+    embedding: Tensor = torch.nn.functional.normalize(hidden[0], dim=0) * encoder.scale**0.5
+    return embedding
+
+
+@pytest.mark.parametrize("lengths", [(1,), (300, 1, 2, 7, 150, 31), tuple(range(1, 24))], ids=str)
+def test_a_batch_is_embedded_as_torchs_attention_embeds_each_video(lengths: tuple[int, ...]) -> None:
+    encoder = AttentionPoolEncoder(12, embedding_dim=16)
+    torch.nn.init.normal_(encoder.attention.in_proj_bias)
+    torch.nn.init.normal_(encoder.query)
+    videos = [normal(length, 12, seed=length).requires_grad_() for length in lengths]
+
+    together = encoder.encode_batch(torch.cat(videos), lengths)
+    apart = torch.stack([by_torchs_attention(encoder, video) for video in videos])
+
+    torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-6)
+    weights = normal(*together.shape, seed=1)
+    inputs = [*videos, *encoder.parameters()]
+    for found, expected in zip(
+        torch.autograd.grad((together * weights).sum(), inputs),
+        torch.autograd.grad((apart * weights).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_has_the_gradient_of_torchs_attention_in_float64() -> None:
+    encoder = AttentionPoolEncoder(6, embedding_dim=8).double()
+    videos = [normal(length, 6, seed=length, dtype=torch.float64).requires_grad_() for length in (4, 1, 30)]
+    weights = normal(3, 8, dtype=torch.float64)
+
+    together = encoder.encode_batch(torch.cat(videos), [4, 1, 30])
+    apart = torch.stack([by_torchs_attention(encoder, video) for video in videos])
+
+    inputs = [*videos, *encoder.parameters()]
+    for found, expected in zip(
+        torch.autograd.grad((together * weights).sum(), inputs),
+        torch.autograd.grad((apart * weights).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_an_empty_summary_in_a_batch_has_a_finite_gradient() -> None:
+    encoder = make_encoder()
+    frames = torch.zeros(9, 6).requires_grad_()
+    (gradient,) = torch.autograd.grad(encoder.encode_batch(frames, [4, 5]).sum(), frames)
+
+    assert gradient.isfinite().all()
+
+
+def test_lengths_that_do_not_add_up_are_refused() -> None:
+    with pytest.raises(ValueError, match="lengths that add up to 9 frames, got 8"):
+        make_encoder().encode_batch(torch.zeros(9, 6), [4, 4])
+
+
+@given(lengths=st.lists(st.integers(1, 500), min_size=1, max_size=40))
+@settings(deadline=None)
+def test_videos_grouped_by_length_are_padded_to_at_most_twice_their_frames(lengths: list[int]) -> None:
+    groups = similar_lengths(lengths)
+
+    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
+    for group in groups:
+        assert max(lengths[index] for index in group) <= 2 * min(lengths[index] for index in group)

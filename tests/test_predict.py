@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import visp
 from tests.builders import LinearSummarizer
+from tests.summarizer_shapes import D, PGLSUMShaped
 from visp.prediction import segment_bounds
 
 
@@ -91,9 +92,31 @@ def test_options_out_of_range_are_refused(segment_length: int | None, overlap: i
         visp.predict(LinearSummarizer(), torch.zeros(9, 4), segment_length, overlap)
 
 
-def test_a_summarizer_of_another_shape_is_told_the_shape() -> None:
-    with pytest.raises(ValueError, match=r"returned shape \(3, 4\) for 3 frames, expected \(3,\)"):
+def test_a_summarizer_that_is_not_wrapped_is_refused_as_by_the_pretrainer() -> None:
+    expected = r"a tensor of shape \(3, 4\), float32; expected logits \(T,\) with T = 3\..*visp\.adapt_summarizer"
+    with pytest.raises(ValueError, match=f"Identity returned {expected}"):
         visp.predict(nn.Identity(), torch.zeros(3, 4))
+    with pytest.raises(TypeError, match=r"PGLSUMShaped returned a tuple of \[0\] Tensor \(1, 3\) which fits \(T,\)"):
+        visp.predict(PGLSUMShaped(), torch.zeros(3, D))
+
+
+def test_the_features_stay_as_they_are_where_the_summarizer_writes_into_its_input() -> None:
+    features = np.ones((5, D), dtype=np.float32)
+    with pytest.raises(ValueError, match=r"InPlaceLogits writes into the frames .*visp\.adapt_summarizer"):
+        visp.predict(InPlaceLogits(), features)
+    scores = visp.predict(visp.adapt_summarizer(InPlaceLogits()), features, segment_length=3, overlap=1)
+    assert np.allclose(scores, sigmoid([0.5 * D] * 5))
+    assert (features == 1).all()
+
+
+def test_a_wrong_feature_dimension_is_named_with_the_layer() -> None:
+    with pytest.raises(RuntimeError, match=r"frames \(3, 5\) with d = 5, and its layer 'score' \(Linear\) takes 4"):
+        visp.predict(LinearSummarizer(), torch.zeros(3, 5))
+
+
+class InPlaceLogits(nn.Module):
+    def forward(self, frames: Tensor) -> Tensor:
+        return frames.mul_(0.5).sum(dim=1)
 
 
 def test_logits_that_are_not_finite_are_refused() -> None:

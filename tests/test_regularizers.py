@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.builders import generator, mean, normal
-from visp.regularizers import SizeConstraint, binary_penalty, size_penalty
+from visp.regularizers import FixedSize, SizeRule, TargetSize, binary_penalty, size_penalty
 from visp.samplers import ConcreteSampler
 
 DOUBLE = torch.float64
@@ -61,17 +61,17 @@ def test_gradcheck_of_penalties(penalty: Callable[..., Tensor], reduction: Reduc
     assert torch.autograd.gradcheck(lambda *videos: penalty(videos, reduction), (first, second, third))
 
 
-def at(constraint: SizeConstraint, kept: Tensor) -> Tensor:
-    """The penalty where the logits' share is the kept share."""
-    penalty: Tensor = constraint(kept, [torch.logit(kept, eps=1e-6).expand(4)])
+def at(constraint: TargetSize, kept: Tensor) -> Tensor:
+    """The penalty where the logits' share is the keep ratio."""
+    penalty: Tensor = constraint([kept.expand(4)], [torch.logit(kept, eps=1e-6).expand(4)])
     return penalty
 
 
 @pytest.mark.parametrize("kept", [0.05, 0.3, 0.9])
 def test_constraint_is_multiplier_times_excess_plus_damped_divergence(kept: float) -> None:
     target, damping = 0.3, 2.0
-    constraint = SizeConstraint(target, damping=damping).eval()
-    constraint.multiplier.fill_(1.5)
+    constraint = TargetSize(target, damping=damping).eval()
+    constraint.weight.fill_(1.5)
     divergence = target * math.log(target / kept) + (1 - target) * math.log((1 - target) / (1 - kept))
 
     penalty = at(constraint, torch.tensor(kept, dtype=DOUBLE))
@@ -82,24 +82,26 @@ def test_constraint_is_multiplier_times_excess_plus_damped_divergence(kept: floa
 def test_divergence_is_least_at_the_target() -> None:
     kept = torch.tensor(0.3, dtype=DOUBLE, requires_grad=True)
 
-    (gradient,) = torch.autograd.grad(at(SizeConstraint(0.3).eval(), kept), kept)
+    (gradient,) = torch.autograd.grad(at(TargetSize(0.3).eval(), kept), kept)
 
     assert gradient.item() == pytest.approx(0, abs=1e-9)
 
 
 def test_gradcheck_of_the_constraint() -> None:
-    constraint = SizeConstraint(0.3).to(DOUBLE).eval()
-    constraint.multiplier.fill_(0.7)
+    constraint = TargetSize(0.3).to(DOUBLE).eval()
+    constraint.weight.fill_(0.7)
 
     share = torch.tensor(0.45, dtype=DOUBLE, requires_grad=True)
     logits = normal(5).to(DOUBLE).requires_grad_()
-    assert torch.autograd.gradcheck(lambda kept, video: constraint(kept, [video, 2 * video[:2]]), (share, logits))
+    assert torch.autograd.gradcheck(
+        lambda kept, video: constraint([kept.expand(3)], [video, 2 * video[:2]]), (share, logits)
+    )
 
 
 @pytest.mark.parametrize("logit", [-2000.0, -100.0, 100.0, 2000.0])
 def test_penalty_and_gradient_are_finite_at_the_ends(logit: float) -> None:
     logits = torch.full((6,), logit, requires_grad=True)
-    penalty = SizeConstraint(0.3)(torch.sigmoid(logits).mean(), [logits])
+    penalty = TargetSize(0.3)([torch.sigmoid(logits)], [logits])
     penalty.backward()
 
     assert penalty.isfinite()
@@ -108,34 +110,34 @@ def test_penalty_and_gradient_are_finite_at_the_ends(logit: float) -> None:
 
 
 def test_multiplier_rises_by_its_step_when_too_much_is_kept() -> None:
-    constraint = SizeConstraint(0.3, step_size=0.1)
+    constraint = TargetSize(0.3, step_size=0.1)
     at(constraint, torch.tensor(0.8))
 
-    assert constraint.multiplier.item() == pytest.approx(0.05)
+    assert constraint.weight.item() == pytest.approx(0.05)
 
 
 def test_multiplier_falls_when_too_little_is_kept() -> None:
-    constraint = SizeConstraint(0.3, step_size=0.1)
+    constraint = TargetSize(0.3, step_size=0.1)
     at(constraint, torch.tensor(0.1))
 
-    assert constraint.multiplier.item() == pytest.approx(-0.02)
+    assert constraint.weight.item() == pytest.approx(-0.02)
 
 
 def test_multiplier_of_the_step_is_the_one_before_it_moves() -> None:
-    fresh, moved = SizeConstraint(0.3, step_size=1.0), SizeConstraint(0.3, step_size=1.0).eval()
+    fresh, moved = TargetSize(0.3, step_size=1.0), TargetSize(0.3, step_size=1.0).eval()
 
     assert at(fresh, torch.tensor(0.8)).item() == at(moved, torch.tensor(0.8)).item()
 
 
 def test_multiplier_does_not_move_in_evaluation_mode() -> None:
-    constraint = SizeConstraint(0.3).eval()
+    constraint = TargetSize(0.3).eval()
     at(constraint, torch.tensor(0.8))
 
-    assert constraint.multiplier.item() == 0
+    assert constraint.weight.item() == 0
 
 
 def test_backward_through_the_penalty_survives_the_step() -> None:
-    constraint = SizeConstraint(0.3)
+    constraint = TargetSize(0.3)
     share = torch.tensor(0.8, requires_grad=True)
     first, second = at(constraint, share), at(constraint, share)
     (first + second).backward()  # type: ignore[no-untyped-call]
@@ -145,25 +147,25 @@ def test_backward_through_the_penalty_survives_the_step() -> None:
 
 @pytest.mark.parametrize(("kept", "bound"), [(1.0, 2.0), (0.0, -2.0)])
 def test_multiplier_stays_within_its_bound(kept: float, bound: float) -> None:
-    constraint = SizeConstraint(0.5, step_size=1.0, bound=2.0)
+    constraint = TargetSize(0.5, step_size=1.0, bound=2.0)
     for _ in range(20):
         at(constraint, torch.tensor(kept))
 
-    assert constraint.multiplier.item() == bound
+    assert constraint.weight.item() == bound
 
 
 def test_multiplier_is_saved_and_restored() -> None:
-    constraint, other = SizeConstraint(0.3), SizeConstraint(0.3)
+    constraint, other = TargetSize(0.3), TargetSize(0.3)
     at(constraint, torch.tensor(0.8))
     other.load_state_dict(constraint.state_dict())
 
-    assert other.multiplier.item() == constraint.multiplier.item() != 0
+    assert other.weight.item() == constraint.weight.item() != 0
 
 
 @pytest.mark.parametrize("target", [0.0, 1.0, -0.1, 30.0, math.nan])
 def test_a_target_that_is_no_share_is_refused(target: float) -> None:
-    with pytest.raises(ValueError, match=r"size_target must be a share in \(0, 1\)"):
-        SizeConstraint(target)
+    with pytest.raises(ValueError, match=r"the share of frames to keep must be in \(0, 1\)"):
+        TargetSize(target)
 
 
 @pytest.mark.parametrize(("logit", "sign"), [(-30.0, -1), (30.0, 1)])
@@ -172,7 +174,7 @@ def test_saturated_logits_are_pulled_back_where_the_sigmoid_is_flat(logit: float
     kept = torch.sigmoid(bias.expand(50)).mean()
     (flat,) = torch.autograd.grad(kept, bias, retain_graph=True)
 
-    (pull,) = torch.autograd.grad(SizeConstraint(0.3)(kept, [bias.expand(50)]), bias)
+    (pull,) = torch.autograd.grad(TargetSize(0.3)([torch.sigmoid(bias.expand(50))], [bias.expand(50)]), bias)
 
     assert flat.abs() < 1e-4
     assert 0.5 < sign * pull.item() < 10
@@ -181,19 +183,38 @@ def test_saturated_logits_are_pulled_back_where_the_sigmoid_is_flat(logit: float
 @pytest.mark.parametrize("target", [0.1, 0.3, 0.6])
 @pytest.mark.parametrize("start", [10.0, 0.0, -10.0], ids=["all_keep", "centre", "all_drop"])
 def test_closed_loop_reaches_and_holds_the_target(start: float, target: float) -> None:
-    """Logits that share a bias, as those of any network do; the kept share is noisy, so it is smoothed over steps."""
-    constraint, sampler, noise = SizeConstraint(target), ConcreteSampler(0.5), generator()
+    """Logits that share a bias, as those of any network do; the keep ratio is noisy, so it is smoothed over steps."""
+    constraint, sampler, noise = TargetSize(target), ConcreteSampler(0.5), generator()
     bias = torch.full((1,), start, requires_grad=True)
     residual = normal(200).requires_grad_()
     optimizer = torch.optim.Adam([bias, residual], lr=0.2)
-    kept_shares = []
+    keep_ratios = []
     for _ in range(900):
         logits = bias + residual
-        kept_share = sampler(logits, noise).mean()
+        selection = sampler(logits, noise)
         optimizer.zero_grad()
-        constraint(kept_share, [logits]).backward()
+        constraint([selection], [logits]).backward()
         optimizer.step()
-        kept_shares.append(kept_share.item())
+        keep_ratios.append(selection.mean().item())
 
-    smoothed = [mean(kept_shares[end - 25 : end]) for end in range(800, 901)]
+    smoothed = [mean(keep_ratios[end - 25 : end]) for end in range(800, 901)]
     assert max(abs(share - target) for share in smoothed) < 0.05
+
+
+@any_reduction
+def test_a_fixed_size_weighs_the_penalty(reduction: Reduction) -> None:
+    rule = FixedSize(2.5).to(DOUBLE)
+
+    assert rule(selections(), [], reduction).item() == pytest.approx(2.5 * size_penalty(selections(), reduction).item())
+    assert rule.weight.item() == 2.5
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.inf, math.nan])
+def test_a_weight_that_is_negative_or_not_finite_is_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match="the weight of the size penalty must be at least 0 and finite"):
+        FixedSize(weight)
+
+
+@pytest.mark.parametrize("rule", [FixedSize(1.0), TargetSize(0.3)], ids=lambda rule: type(rule).__name__)
+def test_built_in_rules_are_size_rules(rule: SizeRule) -> None:
+    assert isinstance(rule, SizeRule)

@@ -12,14 +12,15 @@ from visp._version import __version__
 
 if TYPE_CHECKING:
     from visp import data, encoders, eval, summarizers, video  # noqa: A004
-    from visp.adapters import EncodesVideo, Summarizer, VideoEncoder, adapt_encoder, adapt_summarizer
-    from visp.contrastive import Cosine, InnerProduct, info_nce, mi_lower_bound
+    from visp.adapters import adapt_encoder, adapt_summarizer
+    from visp.contracts import EncodesVideo, ProbabilityWarning, Summarizer, VideoEncoder
+    from visp.contrastive import Cosine, InnerProduct, Videos, Windows, info_nce
     from visp.evaluator import Evaluator
     from visp.gradient_flow import Gating, GradientFlow, Marginalization, StraightThrough
     from visp.prediction import predict
     from visp.pretrainer import ViSPOutput, ViSPPretrainer
     from visp.pseudo_summary import PseudoSummaryOutput, PseudoSummaryPretrainer, top_share
-    from visp.regularizers import SizeConstraint, binary_penalty, size_penalty
+    from visp.regularizers import FixedSize, TargetSize, binary_penalty, size_penalty
     from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, Sampler, SigmoidSampler
     from visp.studies.cross_validation import CrossValidation, cross_validate, results_table
     from visp.studies.significance import Comparison, compare
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from visp.weights import CheckpointError, load_weights
 
 _HOMES = {
-    "visp.adapters": ("EncodesVideo", "Summarizer", "VideoEncoder", "adapt_encoder", "adapt_summarizer"),
-    "visp.contrastive": ("Cosine", "InnerProduct", "info_nce", "mi_lower_bound"),
+    "visp.adapters": ("adapt_encoder", "adapt_summarizer"),
+    "visp.contracts": ("EncodesVideo", "ProbabilityWarning", "Summarizer", "VideoEncoder"),
+    "visp.contrastive": ("Cosine", "InnerProduct", "Videos", "Windows", "info_nce"),
     "visp.gradient_flow": ("Gating", "GradientFlow", "Marginalization", "StraightThrough"),
     "visp.pretrainer": ("ViSPOutput", "ViSPPretrainer"),
     "visp.pseudo_summary": ("PseudoSummaryOutput", "PseudoSummaryPretrainer", "top_share"),
-    "visp.regularizers": ("SizeConstraint", "binary_penalty", "size_penalty"),
+    "visp.regularizers": ("FixedSize", "TargetSize", "binary_penalty", "size_penalty"),
     "visp.samplers": ("ConcreteSampler", "GumbelSoftmaxSampler", "Sampler", "SigmoidSampler"),
     "visp.studies.cross_validation": ("CrossValidation", "cross_validate", "results_table"),
     "visp.studies.significance": ("Comparison", "compare"),
@@ -54,22 +56,26 @@ __all__ = [
     "EncodesVideo",
     "Evaluator",
     "FinetuneResult",
+    "FixedSize",
     "Gating",
     "GradientFlow",
     "GumbelSoftmaxSampler",
     "InnerProduct",
     "Marginalization",
     "PretrainResult",
+    "ProbabilityWarning",
     "PseudoSummaryOutput",
     "PseudoSummaryPretrainer",
     "Sampler",
     "SigmoidSampler",
-    "SizeConstraint",
     "StraightThrough",
     "Summarizer",
+    "TargetSize",
     "ViSPOutput",
     "ViSPPretrainer",
     "VideoEncoder",
+    "Videos",
+    "Windows",
     "__version__",
     "adapt_encoder",
     "adapt_summarizer",
@@ -82,7 +88,6 @@ __all__ = [
     "finetune",
     "info_nce",
     "load_weights",
-    "mi_lower_bound",
     "predict",
     "pretrain",
     "results_table",

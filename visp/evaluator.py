@@ -1,8 +1,8 @@
-"""How well a summarizer's scores agree with the users of a dataset, by one named protocol."""
+"""How well a summarizer's scores agree with the users of a dataset, by one named protocol, and what chance reaches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,16 @@ import numpy.typing as npt
 from torch import Tensor
 
 from visp.data import VideoSource
-from visp.eval import Evaluation, evaluate
-from visp.eval.protocols import Dataset as Benchmark
-from visp.eval.protocols import Protocol
+from visp.eval import Evaluation, VideoEvaluation, baselines, evaluate
+from visp.eval.protocols import Benchmark, Protocol
+from visp.eval.results import Baseline
 from visp.prediction import predict
 
 _KEYS = ("picks", "n_frames", "change_points", "user_summary", "gtscore")
 
 
 class Evaluator:
-    """Predicts and evaluates videos of a dataset; the annotations are read once.
+    """Predict and evaluate videos of a dataset; the annotations are read, and chance is evaluated, once per video.
 
     Args:
         dataset: The videos, with what the protocol needs (:func:`visp.eval.evaluate` says what is missing).
@@ -48,6 +48,7 @@ class Evaluator:
         self.overlap = overlap
         self._index_of = {name: index for index, name in enumerate(dataset.names)}
         self._annotations: dict[str, dict[str, Any]] = {}
+        self._baselines: dict[str, dict[Baseline, VideoEvaluation]] = {}
 
     def __call__(self, summarizer: Callable[[Tensor], Tensor], names: Sequence[str] | None = None) -> Evaluation:
         """Score the named videos, all by default, and compare with their users.
@@ -56,21 +57,41 @@ class Evaluator:
             ValueError: If a name is not in the dataset, or an annotation is missing or does not fit.
         """
         names = list(self.dataset.names) if names is None else list(names)
-        annotations = {name: self._annotation(name) for name in names}
+        self.check(names)
         scores = {
             name: predict(summarizer, self.dataset[self._index_of[name]], self.segment_length, self.overlap)
             for name in names
         }
-        return self.of_scores(scores, annotations)
+        return self.of_scores(scores)
 
-    def of_scores(
-        self,
-        scores: Mapping[str, npt.NDArray[np.floating]],
-        annotations: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> Evaluation:
-        """Compare given scores (T,) by video with the users."""
-        annotations = {name: self._annotation(name) for name in scores} if annotations is None else annotations
-        return evaluate(scores, annotations, protocol=self.protocol, dataset=self.benchmark)
+    def of_scores(self, scores: Mapping[str, npt.NDArray[np.floating]]) -> Evaluation:
+        """Compare given scores (T,) by video with the users.
+
+        Raises:
+            ValueError: As when a summarizer is evaluated.
+        """
+        self.check(scores)
+        return evaluate(
+            scores,
+            {name: self._annotation(name) for name in scores},
+            protocol=self.protocol,
+            benchmark=self.benchmark,
+            known_baselines=self._baselines,
+        )
+
+    def check(self, names: Iterable[str]) -> None:
+        """Refuse videos that cannot be evaluated under the protocol, before any work on them.
+
+        It evaluates constant scores, random scores and the users, which stand beside the metrics afterwards.
+
+        Raises:
+            ValueError: If a name is not in the dataset, or an annotation is missing or does not fit.
+        """
+        for name in names:
+            if name not in self._baselines:
+                self._baselines[name] = baselines(
+                    name, self._annotation(name), protocol=self.protocol, benchmark=self.benchmark
+                )
 
     def describe(self) -> dict[str, Any]:
         """Return the settings, for a run's fingerprint."""

@@ -1,7 +1,7 @@
 """From a selection to the frames of a summary, so that gradients reach the selection (Eq. 8 and 9).
 
-Every gradient flow is called as ``flow(frames, selection, donors, generator)`` and returns summary frames of
-the shape of ``frames``. Frames may have trailing axes, (T, ...): the gate is one number a frame.
+A gradient flow first makes a gate (T,) of the selection, with whatever noise it needs, and then applies it to the
+frames, a pure function. Frames may have trailing axes, (T, ...): the gate is one number per frame.
 """
 
 from __future__ import annotations
@@ -11,7 +11,50 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from visp.utils.noise import uniform
+from visp.utils.noise import bernoulli
+
+
+def gated(frames: Tensor, gate: Tensor) -> Tensor:
+    """Multiply frame by frame, Eq. 8: X_s = X_o * Y. A dropped frame's features go to zero.
+
+    Args:
+        frames: (T, ...) features of the video.
+        gate: (T,) in [0, 1].
+
+    Returns:
+        (T, ...) summary frames.
+    """
+    return frames * _per_frame(gate, frames)
+
+
+def marginalized(frames: Tensor, gate: Tensor, donors: Tensor) -> Tensor:
+    """Replace dropped frames by another video's, Eq. 9: X_s = X_o * Y + Z * (1 - Y).
+
+    Z are frames of ``donors`` at the same relative position, taken as they are (nearest frame).
+
+    Args:
+        frames: (T, ...) features of the video.
+        gate: (T,) in [0, 1].
+        donors: (T', ...) features of another video, of any length.
+
+    Returns:
+        (T, ...) summary frames.
+    """
+    keep = _per_frame(gate, frames)
+    return frames * keep + resampled(donors, len(frames)) * (1 - keep)
+
+
+def straight_through(selection: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw 0 or 1 forward, with the gradient of the selection backward (Bengio et al. 2013).
+
+    Args:
+        selection: (T,) in [0, 1], the probabilities of the draw.
+        generator: Source of the draw.
+
+    Returns:
+        (T,) gate of 0 and 1.
+    """
+    return bernoulli(selection.detach(), generator) + (selection - selection.detach())
 
 
 @runtime_checkable
@@ -19,96 +62,62 @@ class GradientFlow(Protocol):
     """Makes the frames of a summary from a video and a selection."""
 
     needs_donors: bool
-    """Whether :meth:`__call__` must be given the frames of another video."""
+    """Whether the flow must be given the frames of another video."""
 
-    def __call__(self, frames: Tensor, selection: Tensor, donors: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Return the summary's frames, of the shape of ``frames``."""
+    def gate(self, selection: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the gate (T,) of a selection (T,); all noise comes from the generator."""
+
+    def __call__(self, frames: Tensor, gate: Tensor, donors: Tensor | None) -> Tensor:
+        """Return the summary's frames, of the shape of ``frames`` (T, ...)."""
 
 
 class Gating:
-    """Frame-wise multiplication, Eq. 8: X_s = X_o * Y. A dropped frame's features go to zero."""
+    """Gate the frames by the selection itself, :func:`gated`; the default."""
 
     needs_donors = False
 
-    def __call__(self, frames: Tensor, selection: Tensor, donors: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Gate the frames.
+    def gate(self, selection: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the selection (T,)."""
+        return selection
 
-        Args:
-            frames: (T, ...) features of the video.
-            selection: (T,) in [0, 1].
-            donors: Not used.
-            generator: Not used.
+    def __call__(self, frames: Tensor, gate: Tensor, donors: Tensor | None) -> Tensor:
+        """Return ``gated(frames, gate)``; ``donors`` are not used."""
+        return gated(frames, gate)
 
-        Returns:
-            (T, ...) summary frames.
-        """
-        return frames * _per_frame(selection, frames)
+
+class StraightThrough(Gating):
+    """Gate the frames by a draw of 0 and 1, :func:`straight_through`: whole frames and zeros."""
+
+    def gate(self, selection: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw the gate (T,) of 0 and 1."""
+        return straight_through(selection, generator)
 
 
 class Marginalization:
-    """Dropped frames are replaced by another video's, Eq. 9: X_s = X_o * Y + Z * (1 - Y).
-
-    For features in which zero means something. Z are frames of ``donors`` at the same relative position,
-    taken as they are (nearest frame), so the donor may have any length.
-    """
+    """Replace dropped frames by another video's, :func:`marginalized`; for features whose zero means something."""
 
     needs_donors = True
 
-    def __call__(self, frames: Tensor, selection: Tensor, donors: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Mix the frames with the donor's.
+    def gate(self, selection: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the selection (T,)."""
+        return selection
 
-        Args:
-            frames: (T, ...) features of the video.
-            selection: (T,) in [0, 1].
-            donors: (T', ...) features of another video.
-            generator: Not used.
-
-        Returns:
-            (T, ...) summary frames.
+    def __call__(self, frames: Tensor, gate: Tensor, donors: Tensor | None) -> Tensor:
+        """Return ``marginalized(frames, gate, donors)``.
 
         Raises:
-            ValueError: If there is no donor.
+            ValueError: If there are no donors.
         """
         if donors is None:
             raise ValueError("marginalization needs donor frames from another video, got None")
-        keep = _per_frame(selection, frames)
-        return frames * keep + resample(donors, len(frames)) * (1 - keep)
+        return marginalized(frames, gate, donors)
 
 
-class StraightThrough:
-    """A Bernoulli draw forward, the gradient of the relaxed value backward (Bengio et al. 2013).
-
-    The summary holds whole frames and zeros; the gradient is that of :class:`Gating`.
-    """
-
-    needs_donors = False
-
-    def __call__(self, frames: Tensor, selection: Tensor, donors: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Draw a 0/1 selection and gate the frames with it.
-
-        Args:
-            frames: (T, ...) features of the video.
-            selection: (T,) in [0, 1], the probabilities of the draw.
-            donors: Not used.
-            generator: Source of the draw.
-
-        Returns:
-            (T, ...) summary frames.
-        """
-        hard = bernoulli(selection.detach(), generator)
-        return frames * _per_frame(hard + (selection - selection.detach()), frames)
-
-
-def bernoulli(probabilities: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw 0 or 1 for each probability, with noise made on the generator's device."""
-    return (uniform(probabilities, generator) < probabilities).to(probabilities.dtype)
-
-
-def resample(frames: Tensor, length: int) -> Tensor:
+def resampled(frames: Tensor, length: int) -> Tensor:
     """Take ``length`` frames at equal relative positions: (T', ...) to (length, ...), nearest frame."""
     positions = (2 * torch.arange(length, device=frames.device) + 1) * len(frames) // (2 * length)
     return frames[positions]
 
 
-def _per_frame(selection: Tensor, frames: Tensor) -> Tensor:
-    return selection.to(frames.dtype).reshape(-1, *[1] * (frames.ndim - 1))
+def _per_frame(gate: Tensor, frames: Tensor) -> Tensor:
+    return gate.to(frames.dtype).reshape(-1, *[1] * (frames.ndim - 1))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from visp.contracts import run_summarizer
+from visp.utils.modes import evaluation_mode
 
 
 def predict(
@@ -33,7 +35,8 @@ def predict(
 
     Raises:
         ValueError: If the features are not (T, d) or not finite, an option is out of its range, or the summarizer
-            does not return one finite logit a frame.
+            does not return one finite logit per frame, or writes into its input.
+        TypeError: If what the summarizer returns is not a tensor or not floating point.
     """
     frames = torch.as_tensor(features)
     if frames.ndim < 2 or len(frames) == 0 or not frames.is_floating_point():
@@ -48,14 +51,9 @@ def predict(
         frames = frames.to(parameter.device, parameter.dtype)
     total = torch.zeros(len(frames), dtype=torch.float64)
     count = torch.zeros(len(frames), dtype=torch.float64)
-    with _evaluating(summarizer), torch.no_grad():
+    with evaluation_mode(summarizer), torch.no_grad():
         for start, stop in segments:
-            logits = summarizer(frames[start:stop])
-            if logits.shape != (stop - start,):
-                raise ValueError(
-                    f"the summarizer returned shape {tuple(logits.shape)} for {stop - start} frames, expected "
-                    f"({stop - start},); see visp.adapt_summarizer"
-                )
+            logits = run_summarizer(summarizer, frames[start:stop].clone())
             if not torch.isfinite(logits).all():
                 raise ValueError(f"the summarizer's logits of frames {start} to {stop - 1} are not all finite")
             total[start:stop] += torch.sigmoid(logits.float()).double().cpu()
@@ -94,16 +92,3 @@ def _segments(length: int, segment_length: int | None, overlap: int) -> Iterator
     starts = np.linspace(0, length - overlap, number + 1).round().astype(int)
     for start, following in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         yield start, following + overlap
-
-
-@contextmanager
-def _evaluating(summarizer: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    modules: Sequence[nn.Module] = list(summarizer.modules()) if isinstance(summarizer, nn.Module) else []
-    modes = [module.training for module in modules]
-    if isinstance(summarizer, nn.Module):
-        summarizer.eval()
-    try:
-        yield
-    finally:
-        for module, was_training in zip(modules, modes, strict=True):
-            module.training = was_training

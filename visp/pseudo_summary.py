@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visp.adapters import check_logits
+from visp.contracts import check_logits
 from visp.contrastive import at_least_float32
 
 

@@ -1,11 +1,12 @@
 """Relaxed samples of a summary: logits in, a selection in (0, 1) out (Section 3.3 of the ViSP paper).
 
-Every sampler is called as ``sampler(logits, generator)``. All noise comes from ``generator``, drawn on the
-generator's device, so that one seed gives one selection whatever else draws random numbers.
+The formulas are functions of logits and noise; the samplers draw the noise, always from the generator they are
+given, so that one seed gives one selection whatever else draws random numbers.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -14,56 +15,71 @@ from torch import Tensor
 from visp.utils.noise import uniform
 
 
+def concrete(logits: Tensor, eps: Tensor, temperature: float) -> Tensor:
+    """Binary Concrete relaxation, Eq. 6: sigma((log eps - log(1 - eps) + alpha) / lambda).
+
+    Args:
+        logits: (T,) alpha.
+        eps: (T,) uniform noise in the open interval (0, 1).
+        temperature: lambda > 0.
+
+    Returns:
+        (T,) selection in (0, 1).
+    """
+    return torch.sigmoid((eps.log() - torch.log1p(-eps) + logits) / temperature)
+
+
+def gumbel_softmax(logits: Tensor, eps: Tensor, temperature: float) -> Tensor:
+    """Gumbel-Softmax over the classes "keep" (logit alpha) and "drop" (logit 0), Jang et al. 2016.
+
+    Args:
+        logits: (T,) alpha.
+        eps: (2, T) uniform noise in the open interval (0, 1).
+        temperature: lambda > 0.
+
+    Returns:
+        (T,) selection in (0, 1), the first class of the softmax.
+    """
+    classes = torch.stack([logits, torch.zeros_like(logits)])  # (2, T)
+    return torch.softmax((classes - torch.log(-torch.log(eps))) / temperature, dim=0)[0]
+
+
 @runtime_checkable
 class Sampler(Protocol):
     """Draws a relaxed summary from the logits of one video."""
 
     def __call__(self, logits: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the selection (T,) in (0, 1) for logits (T,)."""
+        """Return the selection (T,) in (0, 1) for logits (T,), all noise from the generator."""
 
 
+@dataclass
 class _TemperatureSampler:
-    def __init__(self, temperature: float = 0.5) -> None:
-        self.temperature = temperature
+    temperature: float = 0.5
 
-    @property
-    def temperature(self) -> float:
-        """The paper's lambda; a schedule may set it during training."""
-        return self._temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        if not 0 < value < float("inf"):
+    def __setattr__(self, name: str, value: float) -> None:
+        if name == "temperature" and not 0 < value < float("inf"):
             raise ValueError(f"temperature must be positive and finite, got {value!r}")
-        self._temperature = float(value)
+        super().__setattr__(name, value)
 
 
 class ConcreteSampler(_TemperatureSampler):
-    """Binary Concrete relaxation, Eq. 6: sigma((log eps - log(1 - eps) + alpha) / lambda), eps ~ U(0, 1).
+    """Draw by :func:`concrete`, Eq. 6; the default.
 
     Args:
-        temperature: lambda > 0; the paper searches (0.05, 5). Lower is closer to a 0/1 draw.
+        temperature: lambda > 0; the paper searches (0.05, 5). Lower is closer to a 0/1 draw. A schedule may set it
+            during training.
 
     Raises:
         ValueError: If the temperature is not positive and finite.
     """
 
     def __call__(self, logits: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw one relaxed summary.
-
-        Args:
-            logits: (T,) real numbers, alpha.
-            generator: Source of the noise.
-
-        Returns:
-            (T,) selection in (0, 1), differentiable in ``logits``.
-        """
-        eps = _open_uniform(logits, generator)
-        return torch.sigmoid((eps.log() - torch.log1p(-eps) + logits) / self.temperature)
+        """Draw the selection (T,) in (0, 1) for logits (T,); differentiable in the logits."""
+        return concrete(logits, _open_uniform(logits, generator), self.temperature)
 
 
 class GumbelSoftmaxSampler(_TemperatureSampler):
-    """Gumbel-Softmax over the two classes "keep" (logit alpha) and "drop" (logit 0), Jang et al. 2016.
+    """Draw by :func:`gumbel_softmax`.
 
     The difference of two independent Gumbel variables is logistic, so the selection has the same
     distribution as :class:`ConcreteSampler`'s at the same temperature; only the draws differ.
@@ -76,18 +92,9 @@ class GumbelSoftmaxSampler(_TemperatureSampler):
     """
 
     def __call__(self, logits: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw one relaxed summary.
-
-        Args:
-            logits: (T,) real numbers, alpha.
-            generator: Source of the noise.
-
-        Returns:
-            (T,) selection in (0, 1), the first class of the softmax, differentiable in ``logits``.
-        """
-        classes = torch.stack([logits, torch.zeros_like(logits)])  # (2, T)
-        gumbel = -torch.log(-torch.log(_open_uniform(classes, generator)))
-        return torch.softmax((classes + gumbel) / self.temperature, dim=0)[0]
+        """Draw the selection (T,) in (0, 1) for logits (T,); differentiable in the logits."""
+        eps = _open_uniform(logits.expand(2, -1), generator)
+        return gumbel_softmax(logits, eps, self.temperature)
 
 
 class SigmoidSampler(_TemperatureSampler):
@@ -106,6 +113,6 @@ class SigmoidSampler(_TemperatureSampler):
 
 
 def _open_uniform(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform noise in the open interval (0, 1), with the shape, dtype and device of ``like``."""
+    """Draw uniform noise in the open interval (0, 1), with the shape, dtype and device of ``like``."""
     info = torch.finfo(like.dtype)
     return uniform(like, generator).clamp(info.tiny, 1 - info.eps)

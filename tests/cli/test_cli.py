@@ -21,6 +21,7 @@ from visp import cli
 from visp.data import VideoRecord, write_h5
 from visp.data.synthetic import write_corpus
 from visp.factory import make_encoder, make_summarizer
+from visp.registry import SAMPLERS
 
 DIM = 8
 
@@ -38,6 +39,11 @@ class Linear(nn.Module):
 
     def forward(self, frames):
         return self.score(frames).squeeze(-1)
+
+
+class Positional(Linear):
+    def __init__(self, dim):
+        super().__init__(dim)
 
 
 class WrongShape(Linear):
@@ -178,13 +184,13 @@ OPTION_SETS = [
         "toy_models:Mean",
         "--precision",
         "bf16",
-        "--no-checkpoint-videos",
+        "--no-recompute",
         "--workers",
         "0",
         "--device",
         "cpu",
     ],
-    ["--encoder", "attention", "--precision", "fp16", "--no-standardize", "--checkpoint-videos"],
+    ["--encoder", "attention", "--precision", "fp16", "--no-standardize", "--recompute"],
     ["--schedule", "cosine", "--ema-decay", "0.9", "--bucket-by-length", "--index", "index.json"],
 ]
 
@@ -210,8 +216,48 @@ def test_every_option_is_tried() -> None:
         "--standardize",
         "--tensorboard",
         "--weights",
+        "--similarity",
+        "--contrast",
+        "--window",
+        "--weight-decay",
+        "--clip-grad-norm",
+        "--warmup-steps",
+        "--checkpoint-seconds",
+        "--worker-timeout",
     }
     assert known - given == elsewhere
+
+
+def test_help_shows_no_default_that_says_nothing() -> None:
+    for command in ("pretrain", "finetune", "evaluate", "crossval", "demo"):
+        assert "(default: None)" not in " ".join(_help(command).split()), command
+
+
+def test_the_library_gives_the_weights_of_the_command(here: Path, run_visp: Visp) -> None:
+    assert run_visp("pretrain", "--data", "data.h5", "--summarizer", "toy_models:Linear", "--out", "command").code == 0
+    videos = visp.data.VideoDataset("data.h5")
+    torch.manual_seed(0)
+    summarizer = make_summarizer("toy_models:Linear", videos.feature_dim)
+    encoder = visp.encoders.AttentionPoolEncoder(videos.feature_dim)
+    visp.pretrain(visp.ViSPPretrainer(summarizer, encoder, seed=0), videos, out_dir="library", progress=False)
+    weights = torch.load("command/weights.pt", weights_only=True), torch.load("library/weights.pt", weights_only=True)
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+    assert (here / "command/metrics.jsonl").read_bytes() == (here / "library/metrics.jsonl").read_bytes()
+
+
+def test_a_sampler_of_ones_own_is_one_line_in_the_registry(run_visp: Visp, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Halved(visp.SigmoidSampler):
+        pass
+
+    monkeypatch.setitem(SAMPLERS, "halved", Halved)
+    assert run_visp(*quick("--sampler", "halved", "--out", "run")).code == 0
+    assert "Halved" in json.loads(Path("run/config.json").read_text())["sampler"]
+
+
+def test_the_folder_of_a_run_whose_first_step_failed_does_not_block_the_next(here: Path, run_visp: Visp) -> None:
+    assert run_visp(*quick("--summarizer", "toy_models:NoGradient", "--out", "run")).code == 2
+    assert (here / "run").exists()
+    assert run_visp(*quick("--out", "run")).code == 0
 
 
 def test_a_run_that_starts_from_weights_takes_features_as_they_are(here: Path, run_visp: Visp) -> None:
@@ -236,10 +282,10 @@ def test_a_batch_that_does_not_fit_into_memory_is_recomputed_and_that_is_said(
 ) -> None:
     monkeypatch.setattr("visp.training.memory.memory_of", lambda device: 2**20)
     built_in = ["--summarizer", "csta", "--encoder", "toy_models:Mean"]
-    assert "are recomputed; --no-checkpoint-videos keeps them" in run_visp(*quick("--out", "run", *built_in)).out
-    kept = run_visp(*quick("--out", "kept", *built_in, "--no-checkpoint-videos"))
+    assert "are recomputed; recompute=False keeps them" in run_visp(*quick("--out", "run", *built_in)).err
+    kept = run_visp(*quick("--out", "kept", *built_in, "--no-recompute"))
     assert kept.code == 0
-    assert "recomputed" not in kept.out
+    assert "recomputed" not in kept.err
 
 
 def _help(command: str) -> str:
@@ -330,7 +376,7 @@ def test_an_interrupt_ends_with_130_and_the_run_goes_on(here: Path, run_visp: Vi
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "visp pretrain: interrupted; go on with --out run --resume"
+    assert err.splitlines()[-1] == "visp pretrain: interrupted; resume with --out run --resume"
     assert "Traceback" not in err
     assert run_visp(*slow, "--epochs", "3", "--resume").code == 0
     assert metrics.read_text().count("\n") == 3
@@ -360,7 +406,17 @@ def test_one_epoch_on_real_features(here: Path, run_visp: Visp) -> None:
 def test_built_in_models_by_name() -> None:
     assert isinstance(make_summarizer("csta", DIM, width=64), visp.summarizers.CSTA)
     assert isinstance(make_summarizer("googlenet", DIM, width=64), visp.summarizers.GoogleNet)
+    assert isinstance(make_summarizer("transformer", DIM, width=64), visp.summarizers.Transformer)
     assert isinstance(make_encoder("attention", DIM), visp.encoders.AttentionPoolEncoder)
+
+
+def test_a_built_in_model_has_its_own_width_by_default() -> None:
+    assert make_summarizer("transformer", DIM).embedding.out_features == 128  # type: ignore[union-attr]
+
+
+def test_a_width_for_a_factory_of_the_users_own_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"width=64 is for the built-in summarizers: let torch\.nn:Identity choose"):
+        make_summarizer("torch.nn:Identity", DIM, width=64)
 
 
 @pytest.mark.parametrize(("name", "pooling"), [("csta", "attention"), ("csta-literal", "cls")])
@@ -426,17 +482,22 @@ def test_resume_without_a_folder_is_refused(here: Path, run_visp: Visp) -> None:
     assert not (here / "runs").exists()
 
 
-def test_size_weight_and_size_target_together_are_refused(run_visp: Visp) -> None:
-    outcome = run_visp(*quick("--size-weight", "1", "--size-target", "0.3"))
-    assert_refused(outcome, r"size_weight=1\.0 and size_target=0\.3 exclude each other")
+def test_size_weight_and_size_target_together_are_refused(run_visp: Visp, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_visp(*quick("--size-weight", "1", "--size-target", "0.3"))
+    assert "argument --size-target: not allowed with argument --size-weight" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet", "unknown summarizer 'resnet': expected csta, googlenet or package.module:factory"),
+        ("resnet", "unknown summarizer 'resnet': expected csta, googlenet, transformer or package.module:factory"),
         ("no_such_module:make", "'no_such_module:make' cannot be found: No module named 'no_such_module'"),
         ("toy_models:none", "'toy_models:none' cannot be found: module 'toy_models' has no attribute 'none'"),
+        (
+            "toy_models:Positional",
+            r"toy_models:Positional is called as Positional\(feature_dim=8\): missing a required",
+        ),
         ("toy_models:no_module", "toy_models:no_module returned a str, expected a torch.nn.Module"),
         ("toy_models:WrongShape", r"WrongShape returned .*expected logits \(T,\) with T = \d+"),
         ("toy_models:NoGradient", "NoGradient returned logits without a gradient"),
@@ -489,7 +550,7 @@ def test_a_checkpoint_that_is_none_is_refused_and_kept(here: Path, run_visp: Vis
     (here / "run").mkdir()
     text(here / "run" / "checkpoint.pt")
     outcome = run_visp(*quick("--out", "run", "--resume"))
-    assert_refused(outcome, r"checkpoint\.pt is not a file that torch can load")
+    assert_refused(outcome, r"checkpoint\.pt is not a file of weights that torch can load")
     assert (here / "run" / "checkpoint.pt").read_text() == "not weights\n"
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from visp.data import VideoRecord, read_record, validate_h5, write_h5
-from visp.data.synthetic import FRAMES_PER_PICK, MOMENT_KINDS, make_corpus, make_moments_corpus, write_corpus
+from visp.data.synthetic import CORPORA, FRAMES_PER_PICK, make_corpus, write_corpus
 
 SMALL: dict[str, Any] = {"num_videos": 6, "feature_dim": 16, "num_shots": 5, "num_users": 3, "seed": 7}
 ARRAYS = ("features", "picks", "gtscore", "user_summary", "change_points", "n_frame_per_seg")
@@ -170,95 +170,53 @@ def test_an_option_out_of_range_is_named(options: dict[str, Any], message: str) 
         make_corpus(**options)
 
 
-# --- moments between scenes that return -----------------------------------------------------------------------------
+def nearest_elsewhere(record: VideoRecord) -> npt.NDArray[np.float64]:
+    """(S,) distance of each shot's scene to the nearest other shot of the video."""
+    found = scenes(record)
+    distances = np.linalg.norm(found[:, None] - found[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    return np.asarray(distances.min(axis=1))
 
 
-def moments(record: VideoRecord) -> npt.NDArray[np.bool_]:
-    """(S,) whether a shot is a moment, which every second one is."""
-    return np.asarray(np.arange(len(array(record, "change_points"))) % 2 == 1)
+@pytest.mark.parametrize("name", ["own fillers", "identified frames"])
+def test_own_fillers_return_within_their_video_and_moments_do_not(name: str) -> None:
+    records = make_corpus(6, **CORPORA[name], noise=0.0, taste=1.0)
+    for record in records:
+        moments = kept_shots(record).any(axis=0)
+        assert moments.sum() == 5
+        assert nearest_elsewhere(record)[moments].min() > 0.5
+        assert (nearest_elsewhere(record)[~moments] < 1e-5).mean() > 0.6  # a filler may happen to occur once
 
 
-def shows(record: VideoRecord, others: list[VideoRecord]) -> npt.NDArray[np.bool_]:
-    """(S,) whether a shot's scene is shown in other videos; for corpora without noise."""
-    theirs = np.concatenate([scenes(other) for other in others])
-    return np.asarray((np.abs(scenes(record)[:, None] - theirs[None]).max(axis=2) < 1e-5).any(axis=1))
+def test_own_fillers_are_no_other_videos() -> None:
+    records = make_corpus(6, **CORPORA["own fillers"], noise=0.0)
+    assert not any(common_shots(records, index).any() for index in range(6))
 
 
-def times_shown(record: VideoRecord) -> npt.NDArray[np.int64]:
-    """(S,) how many shots of the video show a shot's scene; for corpora without noise."""
-    own = scenes(record)
-    return np.asarray((np.abs(own[:, None] - own[None]).max(axis=2) < 1e-5).sum(axis=1))
+def test_mixed_fillers_are_partly_shared() -> None:
+    records = make_corpus(12, **CORPORA["mixed fillers"], noise=0.0)
+    shares = [common_shots(records, index).mean() for index in range(12)]
+    assert 0.15 < np.mean(shares) < 0.5
 
 
-@pytest.mark.parametrize("kind", MOMENT_KINDS)
-def test_moments_are_brief_and_occur_once_in_the_whole_corpus(kind: Any) -> None:
-    records = make_moments_corpus(kind, 8, noise=0.0)
+def test_moments_are_as_brief_as_asked() -> None:
+    for record in make_corpus(4, **CORPORA["own fillers"], taste=1.0):
+        lengths = array(record, "n_frame_per_seg") // FRAMES_PER_PICK
+        moments = kept_shots(record).any(axis=0)
+        assert set(lengths[moments]) <= {2, 3, 4}
+        assert set(lengths[~moments]) <= {5, 6, 7, 8, 9}
+
+
+def test_an_identity_tells_every_frame_of_a_video_from_those_of_others() -> None:
+    records = make_corpus(8, **CORPORA["identified frames"])
+    means = np.stack([record.features.mean(axis=0) for record in records])
     for index, record in enumerate(records):
-        is_moment, shots = moments(record), array(record, "n_frame_per_seg") // FRAMES_PER_PICK
-        assert is_moment.sum() == 5
-        assert set(times_shown(record)[is_moment]) == {1}
-        assert not shows(record, records[:index] + records[index + 1 :])[is_moment].any()
-        assert shots[is_moment].max() <= 4
-        assert shots[~is_moment].min() >= 6
-
-
-@pytest.mark.parametrize("kind", MOMENT_KINDS)
-def test_users_keep_moments_only(kind: Any) -> None:
-    for record in make_moments_corpus(kind, 8):
-        kept = kept_shots(record)
-        assert not kept[:, ~moments(record)].any()
-        assert kept.sum(axis=1).tolist() == [3] * 5
-
-
-@pytest.mark.parametrize("kind", ["own", "offset"])
-def test_fillers_return_in_their_video_and_in_no_other(kind: Any) -> None:
-    records = make_moments_corpus(kind, 8, noise=0.0)
-    for index, record in enumerate(records):
-        assert times_shown(record)[~moments(record)].tolist() == [2] * 6
-        assert not shows(record, records[:index] + records[index + 1 :]).any()
-
-
-def test_half_of_the_fillers_of_both_are_shared() -> None:
-    records = make_moments_corpus("both", 20, num_shared=2, noise=0.0)
-    for index, record in enumerate(records):
-        assert shows(record, records[:index] + records[index + 1 :]).sum() == 3
-
-
-def test_every_frame_of_an_offset_video_is_nearest_to_its_own() -> None:
-    """Also a frame of a moment, whose scene the rest of the video never shows."""
-    for kind, expected in (("offset", 1.0), ("own", 0.0)):
-        records = make_moments_corpus(kind, 12, offset=2.0, noise=0.1)  # type: ignore[arg-type]
-        halves = [np.stack([r.features[i::2].mean(axis=0) for r in records]) for i in (0, 1)]
-        hits = []
-        for index, record in enumerate(records):
-            is_moment = np.repeat(moments(record), array(record, "n_frame_per_seg") // FRAMES_PER_PICK)
-            rest = halves[0].copy()
-            rest[index] = record.features[~is_moment].mean(axis=0)
-            similarity = record.features[is_moment] @ rest.T
-            hits.append(np.mean(similarity.argmax(axis=1) == index))
-        assert np.mean(hits) == pytest.approx(expected, abs=0.3)
-
-
-def test_a_corpus_of_moments_is_a_valid_file_that_reads_back(tmp_path: Path) -> None:
-    records = make_moments_corpus("both", 4)
-    write_h5(tmp_path / "corpus.h5", records)
-    assert validate_h5(tmp_path / "corpus.h5").lengths == {r.name: len(r.features) for r in records}
-    back = read_record(tmp_path / "corpus.h5", "video_3")
-    assert back.provenance == {"extractor": "visp.data.synthetic", "seed": "0", "kind": "both"}
-    np.testing.assert_array_equal(back.features, records[2].features)
+        assert ((record.features @ means.T).argmax(axis=1) == index).all()
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"kind": "shared"}, "kind must be one of 'own', 'both', 'offset', got 'shared'"),
-        ({"num_moments": 0}, "num_moments must be at least 1, got 0"),
-        ({"num_own": 0}, "num_own must be at least 1"),
-        ({"moment_length": (3, 2)}, r"moment_length must be \(shortest, longest\), got \(3, 2\)"),
-        ({"filler_length": (0, 2)}, "filler_length must be at least 1"),
-        ({"offset": -1.0}, r"offset >= 0, got .*offset=-1\.0"),
-    ],
+    "wrong", [{"fillers": "none"}, {"moment_length": (3, 2)}, {"moment_length": (0, 2)}, {"identity": -1.0}]
 )
-def test_an_option_of_moments_out_of_range_is_named(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make_moments_corpus(**options)
+def test_an_option_out_of_range_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        make_corpus(**SMALL, **wrong)

@@ -96,28 +96,28 @@ PROTOCOLS: dict[tuple[str, str], tuple[Callable[[Measure], list[float]], Any, np
 }
 
 
-@pytest.mark.parametrize(("protocol", "dataset"), PROTOCOLS)
-def test_each_protocol_equals_its_slow_reference(protocol: Any, dataset: Any) -> None:
-    reference, prediction, annotations = PROTOCOLS[protocol, dataset]
+@pytest.mark.parametrize(("protocol", "benchmark"), PROTOCOLS)
+def test_each_protocol_equals_its_slow_reference(protocol: Any, benchmark: Any) -> None:
+    reference, prediction, annotations = PROTOCOLS[protocol, benchmark]
     result = rank_correlation(
-        prediction, annotations, protocol=protocol, dataset=dataset, picks=PICKS, n_frames=N_FRAMES
+        prediction, annotations, protocol=protocol, benchmark=benchmark, picks=PICKS, n_frames=N_FRAMES
     )
     np.testing.assert_allclose(result.tau_per_user, reference(slow_tau_b), atol=1e-12)
     np.testing.assert_allclose(result.rho_per_user, reference(slow_rho), atol=1e-12)
     assert result.tau == pytest.approx(np.mean(reference(slow_tau_b)))
     assert result.rho == pytest.approx(np.mean(reference(slow_rho)))
-    assert (result.num_undefined, result.protocol, result.dataset) == (0, protocol, dataset)
+    assert (result.num_undefined, result.protocol, result.benchmark) == (0, protocol, benchmark)
 
 
 def test_a_summary_and_its_vector_are_the_same_prediction() -> None:
-    whole = rank_correlation(SUMMARY, KEPT, protocol="csta", dataset="summe")
-    assert rank_correlation(SUMMARY.selection, KEPT, protocol="csta", dataset="summe").tau == whole.tau
+    whole = rank_correlation(SUMMARY, KEPT, protocol="csta", benchmark="summe")
+    assert rank_correlation(SUMMARY.selection, KEPT, protocol="csta", benchmark="summe").tau == whole.tau
 
 
 def test_users_who_chose_nothing_count_in_the_mean_of_the_users() -> None:
     kept = np.concatenate([KEPT, np.zeros((1, N_FRAMES))])
-    with_idle = rank_correlation(SUMMARY, kept, protocol="msva", dataset="tvsum")
-    assert with_idle.tau == rank_correlation(SUMMARY, KEPT, protocol="msva", dataset="tvsum").tau
+    with_idle = rank_correlation(SUMMARY, kept, protocol="msva", benchmark="tvsum")
+    assert with_idle.tau == rank_correlation(SUMMARY, KEPT, protocol="msva", benchmark="tvsum").tau
     assert with_idle.num_undefined == 0
 
 
@@ -135,7 +135,7 @@ def scored_videos(draw: st.DrawFn) -> tuple[list[float], list[list[float]]]:
 def test_tau_and_rho_equal_a_slow_loop_under_ties(video: tuple[list[float], list[list[float]]]) -> None:
     scores, users = video
     frames = np.repeat(users, 15, axis=1)
-    result = rank_correlation(scores, frames, protocol="csta", dataset="tvsum")
+    result = rank_correlation(scores, frames, protocol="csta", benchmark="tvsum")
     taus = [slow_tau_b(scores, user) for user in users]
     np.testing.assert_allclose(result.tau_per_user, taus, atol=1e-12)
     np.testing.assert_allclose(result.rho_per_user, [slow_rho(scores, user) for user in users], atol=1e-12)
@@ -147,13 +147,13 @@ def test_tau_and_rho_equal_a_slow_loop_under_ties(video: tuple[list[float], list
 def test_tau_and_rho_equal_scipy_on_a_long_video() -> None:
     rng = np.random.default_rng(0)
     scores, users = rng.normal(size=500).round(1), rng.integers(1, 6, size=(3, 7500))
-    result = rank_correlation(scores, users, protocol="csta", dataset="tvsum")
+    result = rank_correlation(scores, users, protocol="csta", benchmark="tvsum")
     assert result.tau_per_user.tolist() == [stats.kendalltau(scores, user[::15]).statistic for user in users]
     assert result.rho_per_user.tolist() == [stats.spearmanr(scores, user[::15]).statistic for user in users]
 
 
 def test_constant_scores_leave_every_user_undefined_without_a_warning() -> None:
-    result = rank_correlation(np.full(len(PICKS), 0.5), RATINGS, protocol="csta", dataset="tvsum")
+    result = rank_correlation(np.full(len(PICKS), 0.5), RATINGS, protocol="csta", benchmark="tvsum")
     assert math.isnan(result.tau)
     assert math.isnan(result.rho)
     assert np.isnan(result.tau_per_user).all()
@@ -161,42 +161,42 @@ def test_constant_scores_leave_every_user_undefined_without_a_warning() -> None:
 
 
 def test_an_empty_summary_is_undefined_without_a_warning() -> None:
-    result = rank_correlation(np.zeros(N_FRAMES), KEPT, protocol="csta", dataset="summe")
+    result = rank_correlation(np.zeros(N_FRAMES), KEPT, protocol="csta", benchmark="summe")
     assert math.isnan(result.tau)
     assert result.num_undefined == 1
 
 
 def test_a_user_of_zeros_is_counted_and_left_out() -> None:
     users = np.concatenate([KEPT, np.zeros((1, N_FRAMES))])
-    result = rank_correlation(SCORES, users, protocol="csta", dataset="tvsum")
+    result = rank_correlation(SCORES, users, protocol="csta", benchmark="tvsum")
     assert result.num_undefined == 1
     assert np.isnan(result.tau_per_user[-1])
-    assert result.tau == rank_correlation(SCORES, KEPT, protocol="csta", dataset="tvsum").tau
+    assert result.tau == rank_correlation(SCORES, KEPT, protocol="csta", benchmark="tvsum").tau
 
 
 def test_csta_reads_the_annotation_at_picks_of_another_sampling() -> None:
     picks = np.arange(0, N_FRAMES, 6)
     scores = np.random.default_rng(1).random(len(picks))
-    result = rank_correlation(scores, RATINGS, protocol="csta", dataset="tvsum", picks=picks, n_frames=N_FRAMES)
+    result = rank_correlation(scores, RATINGS, protocol="csta", benchmark="tvsum", picks=picks, n_frames=N_FRAMES)
     assert result.tau_per_user.tolist() == [stats.kendalltau(scores, user[picks]).statistic for user in RATINGS]
 
 
 def test_upsampling_counts_one_missing_score_as_0() -> None:
     whole = np.append(SCORES[:-1], 0)
-    short = rank_correlation(SCORES[:-1], RATINGS, protocol="otani", dataset="tvsum", picks=PICKS)
-    assert short.tau == rank_correlation(whole, RATINGS, protocol="otani", dataset="tvsum", picks=PICKS).tau
+    short = rank_correlation(SCORES[:-1], RATINGS, protocol="otani", benchmark="tvsum", picks=PICKS)
+    assert short.tau == rank_correlation(whole, RATINGS, protocol="otani", benchmark="tvsum", picks=PICKS).tau
 
 
 @pytest.mark.parametrize("picks", [None, PICKS, PICKS[:-1]], ids=["none", "all", "as many"])
 def test_csta_on_tvsum_takes_no_missing_score(picks: npt.NDArray[np.integer] | None) -> None:
     with pytest.raises(ValueError, match=r"the sampled frames of the 100 annotated differ .* 6 and 7"):
-        rank_correlation(SCORES[:-1], RATINGS, protocol="csta", dataset="tvsum", picks=picks)
+        rank_correlation(SCORES[:-1], RATINGS, protocol="csta", benchmark="tvsum", picks=picks)
 
 
 def test_csta_on_tvsum_takes_no_score_too_many() -> None:
     picks = np.arange(8) * 15
     with pytest.raises(ValueError, match="differ in length: 8 and 7"):
-        rank_correlation(np.arange(8), RATINGS, protocol="csta", dataset="tvsum", picks=picks)
+        rank_correlation(np.arange(8), RATINGS, protocol="csta", benchmark="tvsum", picks=picks)
 
 
 @pytest.mark.parametrize(
@@ -205,61 +205,66 @@ def test_csta_on_tvsum_takes_no_score_too_many() -> None:
         (
             SCORES,
             RATINGS,
-            {"protocol": "otani", "dataset": "summe"},
+            {"protocol": "otani", "benchmark": "summe"},
             "'otani' is not defined for 'summe'; .* csta, msva",
         ),
-        (SCORES, RATINGS, {"protocol": "best", "dataset": "summe"}, "protocol must be one of csta, .* got 'best'"),
-        (SCORES, RATINGS, {"protocol": "csta", "dataset": "SumMe"}, "dataset must be one of summe, tvsum, got 'SumMe'"),
-        (SCORES, RATINGS, {"protocol": "otani", "dataset": "tvsum"}, "upsampled to all frames, which needs picks"),
-        (SCORES, KEPT[:1, :7], {"protocol": "scores", "dataset": "summe", "picks": PICKS}, "needs n_frames"),
+        (SCORES, RATINGS, {"protocol": "best", "benchmark": "summe"}, "protocol must be one of csta, .* got 'best'"),
+        (
+            SCORES,
+            RATINGS,
+            {"protocol": "csta", "benchmark": "SumMe"},
+            "benchmark must be one of summe, tvsum, got 'SumMe'",
+        ),
+        (SCORES, RATINGS, {"protocol": "otani", "benchmark": "tvsum"}, "upsampled to all frames, which needs picks"),
+        (SCORES, KEPT[:1, :7], {"protocol": "scores", "benchmark": "summe", "picks": PICKS}, "needs n_frames"),
         (
             SCORES,
             KEPT,
-            {"protocol": "scores", "dataset": "summe", "picks": PICKS, "n_frames": 100},
+            {"protocol": "scores", "benchmark": "summe", "picks": PICKS, "n_frames": 100},
             r"gtscore as one row \(1, T\), got \(5, 100\)",
         ),
         (
             SCORES,
             KEPT[:1, :9],
-            {"protocol": "scores", "dataset": "summe", "picks": PICKS, "n_frames": 100},
+            {"protocol": "scores", "benchmark": "summe", "picks": PICKS, "n_frames": 100},
             r"each of the 7 picks .* shape \(9,\)",
         ),
         (
             SCORES[:5],
             RATINGS,
-            {"protocol": "scores", "dataset": "tvsum", "picks": PICKS},
+            {"protocol": "scores", "benchmark": "tvsum", "picks": PICKS},
             r"each of the 7 picks .* shape \(5,\)",
         ),
         (
             SCORES,
             RATINGS,
-            {"protocol": "csta", "dataset": "tvsum", "picks": PICKS + 1, "n_frames": 101},
+            {"protocol": "csta", "benchmark": "tvsum", "picks": PICKS + 1, "n_frames": 101},
             "the video and the annotations differ in length: 101 and 100",
         ),
-        (SCORES, RATINGS, {"protocol": "csta", "dataset": "tvsum", "picks": PICKS + 10}, "from 0 to 99"),
-        (SCORES, KEPT, {"protocol": "csta", "dataset": "summe"}, "on summe a summary .*, must hold only 0 and 1"),
-        (SUMMARY, RATINGS, {"protocol": "msva", "dataset": "tvsum"}, "the user summaries, must hold only 0 and 1"),
-        (SUMMARY, KEPT[:, :99], {"protocol": "msva", "dataset": "tvsum"}, "differ in length: 100 and 99"),
-        (SUMMARY, RATINGS, {"protocol": "csta", "dataset": "tvsum"}, r"scores at the picks \(T,\), got a Summary"),
-        (SCORES, RATINGS[0], {"protocol": "csta", "dataset": "tvsum"}, r"expected annotations \(U, n_frames\)"),
-        (SCORES, RATINGS[:0], {"protocol": "csta", "dataset": "tvsum"}, r"expected annotations \(U, n_frames\)"),
+        (SCORES, RATINGS, {"protocol": "csta", "benchmark": "tvsum", "picks": PICKS + 10}, "from 0 to 99"),
+        (SCORES, KEPT, {"protocol": "csta", "benchmark": "summe"}, "on summe a summary .*, must hold only 0 and 1"),
+        (SUMMARY, RATINGS, {"protocol": "msva", "benchmark": "tvsum"}, "the user summaries, must hold only 0 and 1"),
+        (SUMMARY, KEPT[:, :99], {"protocol": "msva", "benchmark": "tvsum"}, "differ in length: 100 and 99"),
+        (SUMMARY, RATINGS, {"protocol": "csta", "benchmark": "tvsum"}, r"scores at the picks \(T,\), got a Summary"),
+        (SCORES, RATINGS[0], {"protocol": "csta", "benchmark": "tvsum"}, r"expected annotations \(U, n_frames\)"),
+        (SCORES, RATINGS[:0], {"protocol": "csta", "benchmark": "tvsum"}, r"expected annotations \(U, n_frames\)"),
         (
             SCORES[None],
             RATINGS,
-            {"protocol": "csta", "dataset": "tvsum"},
+            {"protocol": "csta", "benchmark": "tvsum"},
             r"expected scores \(T,\), got shape \(1, 7\)",
         ),
-        ([], RATINGS, {"protocol": "csta", "dataset": "tvsum"}, r"expected scores \(T,\), got shape \(0,\)"),
+        ([], RATINGS, {"protocol": "csta", "benchmark": "tvsum"}, r"expected scores \(T,\), got shape \(0,\)"),
         (
             SCORES * np.nan,
             RATINGS,
-            {"protocol": "csta", "dataset": "tvsum"},
+            {"protocol": "csta", "benchmark": "tvsum"},
             "the scores hold values that are not finite",
         ),
         (
             SCORES,
             RATINGS * np.nan,
-            {"protocol": "csta", "dataset": "tvsum"},
+            {"protocol": "csta", "benchmark": "tvsum"},
             "the annotations hold values that are not",
         ),
     ],
@@ -288,16 +293,16 @@ def test_on_tvsum_each_annotator_is_held_against_each_of_the_others(protocol: An
     assert result.tau == pytest.approx(result.tau_per_user.mean())
 
 
-@pytest.mark.parametrize(("protocol", "dataset"), [("csta", "summe"), ("msva", "summe"), ("msva", "tvsum")])
+@pytest.mark.parametrize(("protocol", "benchmark"), [("csta", "summe"), ("msva", "summe"), ("msva", "tvsum")])
 def test_where_summaries_are_compared_each_user_is_held_against_the_mean_of_the_others(
-    protocol: Any, dataset: Any
+    protocol: Any, benchmark: Any
 ) -> None:
-    result = human_consistency(KEPT, protocol, dataset)
+    result = human_consistency(KEPT, protocol, benchmark)
     others = [mean_of_rows(np.delete(KEPT, index, axis=0)) for index in range(len(KEPT))]
     pairs = list(zip(KEPT.tolist(), others, strict=True))
     np.testing.assert_allclose(result.tau_per_user, [slow_tau_b(*pair) for pair in pairs], atol=1e-12)
     np.testing.assert_allclose(result.rho_per_user, [slow_rho(*pair) for pair in pairs], atol=1e-12)
-    assert (result.protocol, result.dataset) == (protocol, dataset)
+    assert (result.protocol, result.benchmark) == (protocol, benchmark)
 
 
 def test_an_annotator_who_is_constant_is_left_out_of_the_consistency() -> None:
@@ -307,7 +312,7 @@ def test_an_annotator_who_is_constant_is_left_out_of_the_consistency() -> None:
 
 
 @pytest.mark.parametrize(
-    ("annotations", "protocol", "dataset", "message"),
+    ("annotations", "protocol", "benchmark", "message"),
     [
         (RATINGS[:1], "otani", "tvsum", "leave-one-out needs at least 2 annotators, got 1"),
         (KEPT, "scores", "summe", "scores on summe compares with gtscore"),
@@ -316,10 +321,10 @@ def test_an_annotator_who_is_constant_is_left_out_of_the_consistency() -> None:
     ],
 )
 def test_a_consistency_that_is_not_defined_is_refused(
-    annotations: npt.NDArray[np.integer], protocol: Any, dataset: Any, message: str
+    annotations: npt.NDArray[np.integer], protocol: Any, benchmark: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        human_consistency(annotations, protocol, dataset)
+        human_consistency(annotations, protocol, benchmark)
 
 
 def slow_f_score(summary: Values, user: Values) -> float:
@@ -350,8 +355,8 @@ def test_f_score_equals_a_slow_loop(drawn: tuple[list[int], list[list[int]]]) ->
 
 def test_f_score_takes_a_summary() -> None:
     summary = Summary(np.array([1, 1, 0, 0], dtype=np.uint8), np.array([0], dtype=np.intp), 0.5)
-    assert f_score(summary, [[1, 1, 0, 0], [0, 1, 1, 0]], reduction="max") == 1.0
-    assert f_score(summary, [[1, 1, 0, 0], [0, 1, 1, 0]], reduction="mean") == 0.75
+    assert f_score(summary, [[1, 1, 0, 0], [0, 1, 1, 0]], over_users="max") == 1.0
+    assert f_score(summary, [[1, 1, 0, 0], [0, 1, 1, 0]], over_users="mean") == 0.75
 
 
 def test_an_empty_summary_scores_0() -> None:
@@ -368,7 +373,7 @@ def test_users_without_frames_score_0_with_one_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("summary", "users", "reduction", "message"),
+    ("summary", "users", "over_users", "message"),
     [
         ([1, 0, 1], [[1, 0]], "max", "the summary and the user summaries differ in length: 3 and 2"),
         ([1, 0.5], [[1, 0]], "max", "the summary must hold only 0 and 1, got 0.5"),
@@ -377,9 +382,9 @@ def test_users_without_frames_score_0_with_one_warning() -> None:
         ([1, np.nan], [[1, 0]], "max", "the summary must hold only 0 and 1, got nan"),
         ([[1, 0]], [[1, 0]], "max", r"expected the summary as one vector \(n_frames,\), got shape \(1, 2\)"),
         ([1, 0], [1, 0], "max", r"expected annotations \(U, n_frames\)"),
-        ([1, 0], [[1, 0]], "avg", "reduction must be 'max' or 'mean', got 'avg'"),
+        ([1, 0], [[1, 0]], "avg", "over_users must be 'max' or 'mean', got 'avg'"),
     ],
 )
-def test_what_has_no_f_score_is_refused(summary: object, users: object, reduction: str, message: str) -> None:
+def test_what_has_no_f_score_is_refused(summary: object, users: object, over_users: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        f_score(summary, users, reduction)  # type: ignore[arg-type]
+        f_score(summary, users, over_users)  # type: ignore[arg-type]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import FrozenInstanceError
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from visp.eval.summary import make_summary, shot_scores, upsample_scores
+from visp.eval.summary import choose_shots, make_summary, shot_scores, upsample_scores
 
 Video = tuple[list[float], list[int], int]
 
@@ -152,9 +154,45 @@ def test_scores_below_a_thousandth_still_choose_the_best_shots() -> None:
     assert make_summary(scores, [[0, 49], [50, 99]], 100, PICKS, budget=0.5).selected.tolist() == [1]
 
 
-def test_negative_scores_are_refused_with_the_remedy() -> None:
-    with pytest.raises(ValueError, match=r"at least 0, got -1.5; pass the sigmoid of logits"):
-        make_summary([0.5] * 9 + [-1.5], SHOTS, 100, PICKS)
+@given(videos(), st.integers(1, 6), st.integers(0, 40))
+def test_chosen_shots_equal_a_search_through_every_choice(video: Video, parts: int, capacity: int) -> None:
+    scores, picks, n_frames = video
+    signed = [score - 0.5 for score in scores]
+    starts = sorted({0, *(n_frames * part // parts for part in range(parts))})
+    shots = [[start, stop - 1] for start, stop in itertools.pairwise([*starts, n_frames])]
+    frames = slow_upsample(signed, picks, n_frames)
+    means = [sum(frames[start : end + 1]) / (end + 1 - start) for start, end in shots]
+    chosen = choose_shots(signed, shots, n_frames, picks, capacity=capacity)
+    np.testing.assert_allclose(chosen.scores, means, rtol=1e-5, atol=1e-6)
+
+    def total(choice: Iterable[int]) -> float:
+        return sum(float(chosen.scores[shot]) for shot in choice)
+
+    fitting = [
+        choice
+        for size in range(len(shots) + 1)
+        for choice in itertools.combinations(range(len(shots)), size)
+        if sum(shots[shot][1] - shots[shot][0] + 1 for shot in choice) <= capacity
+    ]
+    assert tuple(chosen.selected.tolist()) in fitting
+    assert total(chosen.selected.tolist()) == pytest.approx(max(map(total, fitting)), abs=1e-12)
+
+
+def test_lengths_in_other_units_decide_what_fits() -> None:
+    chosen = choose_shots(np.ones(10), SHOTS, 100, PICKS, capacity=2, lengths=[3, 3, 1, 1])
+    assert chosen.selected.tolist() == [2, 3]
+
+
+def test_a_shot_of_negative_mean_is_never_worth_taking() -> None:
+    scores = [-0.2, -3, -3, -3, 0.7, -0.3, 0.1, -0.3, -0.3, -0.3]
+    assert make_summary(scores, SHOTS, 100, PICKS, budget=1.0).selected.tolist() == [
+        shot for shot, score in enumerate(shot_scores(upsample_scores(scores, PICKS, 100), SHOTS)) if score > 0
+    ]
+
+
+def test_a_summary_without_a_shot_worth_taking_says_so() -> None:
+    with pytest.warns(UserWarning, match="no shot has a mean score above 0, the highest is -1"):
+        assert make_summary(np.full(10, -1.0), SHOTS, 100, PICKS).share == 0
 
 
 @pytest.mark.parametrize("budget", [0, -0.1, 1.5, np.nan])

@@ -155,7 +155,7 @@ def test_the_table_names_protocol_and_selection_and_marks_the_test_fold() -> Non
     assert "±" not in scratch
 
 
-def test_an_undefined_figure_stays_undefined(tmp_path: Path) -> None:
+def test_an_undefined_metric_stays_undefined(tmp_path: Path) -> None:
     fold = Fold(0, 0, 0, 1, {"mean": {"tau": None, "rho": 0.5, "f_score": 0.5}})
     result = CrossValidation((fold,), "csta, tvsum", "last", None)
     assert np.isnan(result.mean("tau"))

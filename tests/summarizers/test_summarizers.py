@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.builders import normal
 from tests.summarizers.csta_reference import INCEPTIONS, ReferenceCSTA
-from visp.adapters import EncodesVideo
+from visp.contracts import EncodesVideo
 from visp.summarizers import CSTA, GoogleNet
 
 MODELS = [CSTA, GoogleNet]

@@ -18,19 +18,21 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.builders import LinearSummarizer, MeanEncoder, fill, gradients, make_videos
 from visp import adapt_summarizer
 from visp.pretrainer import ViSPOutput, ViSPPretrainer
+from visp.regularizers import FixedSize
 
 SPLITS: dict[int, list[tuple[int, ...]]] = {2: [(5, 3), (1, 7)], 4: [(1, 3, 2, 2)]}
 """Numbers of videos that the processes bring in each of two steps, by number of processes."""
 
 OPTIONS: dict[str, list[Any]] = {
+    "contrast": ["videos", "both"],
     "gradient_flow": ["gating", "marginalization", "straight_through"],
     "hard_negatives": [False, True],
-    "checkpoint_videos": [False, True],
+    "recompute": [False, True],
 }
 SIZES: list[dict[str, Any]] = [
-    {"size_target": 0.3, "loss_reduction": "sum"},
-    {"size_weight": 0.7, "binary_weight": 0.3, "penalty_reduction": "sum"},
-    {"size_target": 0.6, "binary_weight": 0.2},
+    {"size": 0.3, "reduction": "sum"},
+    {"size": FixedSize(0.7), "binary_weight": 0.3, "reduction": "sum"},
+    {"size": 0.6, "binary_weight": 0.2},
 ]
 
 
@@ -141,7 +143,7 @@ def behaviours(rank: int, world: int) -> dict[str, Any]:
     found["in evaluation mode"] = tiny().eval()(make_videos()[part]).loss
     seeded_apart = tiny(seed=rank)
     found["seeds that differ"] = seeded_apart(make_videos()[part]).loss.detach()
-    found["seed afterwards"] = seeded_apart.seed
+    found["seed afterwards"] = seeded_apart.noise.seed
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found["gather=False"] = tiny(gather=False)(make_videos()[part]).loss.detach()

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 import visp
 from visp.data import InMemoryDataset, Split, VideoRecord
 from visp.data.synthetic import make_corpus
-from visp.training import loop
 from visp.weights import CheckpointError, load_state, save_state
 
 
@@ -347,11 +346,9 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         visp.load_weights(scorer(), {"other": torch.zeros(1)})
 
 
-@pytest.mark.parametrize("behind", [0, 1], ids=["the host waits", "the host is a step behind"])
 def test_an_epoch_is_judged_by_its_own_weights(
-    videos: InMemoryDataset, split: Split, evaluator: visp.Evaluator, monkeypatch: pytest.MonkeyPatch, behind: int
+    videos: InMemoryDataset, split: Split, evaluator: visp.Evaluator
 ) -> None:
-    monkeypatch.setitem(loop.STEPS_BEHIND, "cpu", behind)
     summarizer = scorer()
     result = run(summarizer, videos, split, evaluator=evaluator, select="validation", metric="tau")
     taus = []

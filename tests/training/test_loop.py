@@ -31,7 +31,7 @@ from tests.training.test_pretrain import (
 from visp.data import InMemoryDataset
 from visp.data.sampling import epoch_batches
 from visp.data.synthetic import make_corpus
-from visp.training.settings import Settings
+from visp.training.options import PretrainOptions
 from visp.weights import load_state
 
 # --- signals ------------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def tell_within_step(pretrainer: visp.ViSPPretrainer, number: int, *, step: int,
     """Send this process a signal, or several, from the middle of a step."""
 
     def tell(module: nn.Module, args: Any, output: Any) -> None:
-        if pretrainer.step == step - 1 and not told:
+        if pretrainer.noise.step == step - 1 and not told:
             told.append(number)
             for _ in range(times):
                 os.kill(os.getpid(), number)
@@ -157,9 +157,9 @@ def test_a_run_in_another_thread_leaves_signals_alone() -> None:
 # --- schedule and average -----------------------------------------------------------------------------------
 
 
-def settings(**options: Any) -> Settings:
+def settings(**options: Any) -> PretrainOptions:
     plain = {"batch_size": 8, "lr": 0.1, "weight_decay": 0.0, "clip_grad_norm": None, "warmup_steps": 4, "seed": 0}
-    return Settings(**{**plain, "precision": "float32", **options})
+    return PretrainOptions(**{**plain, "precision": "float32", **options})
 
 
 def test_the_cosine_falls_from_the_warm_up_to_zero() -> None:

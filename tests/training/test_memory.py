@@ -13,7 +13,7 @@ import visp
 from tests.builders import LinearSummarizer, MeanEncoder, normal
 from visp.summarizers import CSTA, GoogleNet
 from visp.training import memory
-from visp.training.memory import KIB_A_FRAME, memory_of, should_recompute
+from visp.training.memory import KIB_PER_FRAME, memory_of, should_recompute
 
 GIB = 2**30
 CPU = torch.device("cpu")
@@ -100,7 +100,7 @@ def test_a_built_in_model_keeps_about_what_is_reckoned(model: type[CSTA | Google
         logits = summarizer(frames)
     kib = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 1024 / length
     assert logits.requires_grad
-    assert kib == pytest.approx(KIB_A_FRAME[precision], rel=0.25)
+    assert kib == pytest.approx(KIB_PER_FRAME[precision], rel=0.25)
 
 
 def test_this_machine_has_a_memory() -> None:

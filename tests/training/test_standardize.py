@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import visp
 from visp.data import InMemoryDataset, VideoRecord
 from visp.data.synthetic import make_corpus
 from visp.encoders import AttentionPoolEncoder
+from visp.inputs import carried
 from visp.summarizers import CSTA, GoogleNet
-from visp.training.standardize import FoldsInputs, StandardizedVideos, standardization
+from visp.training.fold import FoldsInputs, find_fold
+from visp.training.standardize import StandardizedVideos, standardization
 from visp.weights import load_state
 
 OFFSET = 3.0
@@ -142,12 +145,197 @@ def test_an_adapted_summarizer_is_folded_through_its_own_module() -> None:
     assert torch.allclose(module.score.weight, before / standardization(videos).scale)
 
 
-def test_a_summarizer_that_cannot_fold_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"Linear cannot take .* `fold_inputs\(mean, scale\)`"):
-        run(visp.adapt_summarizer(nn.Linear(16, 1)), crowded())
-
-
 def test_frames_that_are_all_the_same_are_refused() -> None:
     videos = InMemoryDataset([VideoRecord(f"video_{i}", torch.ones(5, 16).numpy()) for i in range(8)])
     with pytest.raises(ValueError, match="all frames are the same"):
         run(Folding(), videos)
+    assert run(Folding(), videos, standardize="auto") is not None
+
+
+# --- found by looking ---------------------------------------------------------------------------------------
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: Any = nn.LSTM, *, bidirectional: bool = True) -> None:
+        super().__init__()
+        self.recurrent = kind(16, 4, bidirectional=bidirectional)
+        self.score = nn.Linear(8 if bidirectional else 4, 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        hidden, _ = self.recurrent(frames)
+        logits: Tensor = self.score(hidden).squeeze(-1)
+        return logits
+
+
+class Attention(nn.Module):
+    """Attention over the frames; of queries alone where a memory of its own is attended to."""
+
+    def __init__(self, *, memory: bool = False, residual: bool = False) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(16, 2)
+        self.memory = nn.Parameter(torch.randn(5, 16)) if memory else None
+        self.score = nn.Linear(16, 1)
+        self.residual = residual
+
+    def forward(self, frames: Tensor) -> Tensor:
+        other = frames if self.memory is None else self.memory
+        hidden, _ = self.attend(frames, key=other, value=other)
+        logits: Tensor = self.score(hidden + frames if self.residual else hidden).squeeze(-1)
+        return logits
+
+
+class Convolution(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv1d(16, 4, 1), nn.Conv1d(4, 1, 3, padding=1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.second(torch.relu(self.first(frames.T.unsqueeze(0)))).reshape(-1)
+        return logits
+
+
+def mlp(*first: nn.Module, bias: bool = True) -> nn.Module:
+    return nn.Sequential(*first, nn.Linear(16, 8, bias=bias), nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0))
+
+
+FOLDABLE: dict[str, Any] = {
+    "a hidden layer": mlp,
+    "dropout first": lambda: mlp(nn.Dropout(0.3)),
+    "adapted": lambda: visp.adapt_summarizer(mlp(), inputs=lambda frames: (frames.unsqueeze(0),)),
+    "LSTM": Recurrent,
+    "GRU": lambda: Recurrent(nn.GRU, bidirectional=False),
+    "attention": Attention,
+    "queries": lambda: Attention(memory=True),
+    "1 x 1 convolution": Convolution,
+}
+UNFOLDABLE: dict[str, Any] = {
+    "no bias": lambda: mlp(bias=False),
+    "LayerNorm first": lambda: mlp(nn.LayerNorm(16)),
+    "a residual": lambda: Attention(residual=True),
+    "Transformer": lambda: nn.Sequential(nn.TransformerEncoderLayer(16, 2, 8), nn.Linear(16, 1), nn.Flatten(0)),
+    "parametrized": lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(16, 1)), nn.Flatten(0)),
+}
+
+
+@pytest.mark.parametrize("name", FOLDABLE)
+def test_linear_layers_that_frames_enter_are_found_and_folded(name: str) -> None:
+    torch.manual_seed(0)
+    summarizer, videos = FOLDABLE[name](), crowded(3)
+    change = standardization(videos)
+    before = {key: value.clone() for key, value in summarizer.state_dict().items()}
+    fold = find_fold(summarizer, change, [videos[0], videos[1]])
+    assert fold is not None
+    assert all(torch.equal(value, before[key]) for key, value in summarizer.state_dict().items())
+    assert all(not module._forward_pre_hooks for module in summarizer.modules())
+    summarizer.eval()
+    with torch.no_grad():
+        expected = summarizer(change(videos[2]))
+        fold(summarizer, change)
+        torch.testing.assert_close(summarizer(videos[2]), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", UNFOLDABLE)
+def test_what_cannot_be_folded_exactly_is_carried_and_kept_beside_the_weights(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    summarizer, videos = UNFOLDABLE[name](), crowded()
+    result = visp.pretrain(
+        visp.ViSPPretrainer(summarizer, AttentionPoolEncoder(16), seed=0),
+        videos,
+        epochs=2,
+        progress=False,
+        out_dir=tmp_path / "run",
+    )
+    assert result.standardized == "carried"
+    trained = visp.predict(summarizer, videos[0])
+    mean, scale = torch.load(tmp_path / "run" / "weights.standardization.pt", weights_only=True).values()
+    plain = UNFOLDABLE[name]()
+    plain.load_state_dict(torch.load(tmp_path / "run" / "weights.pt", weights_only=True))
+    by_hand = visp.predict(plain, (videos[0] - mean) / scale)
+    assert trained == pytest.approx(by_hand, abs=1e-5)
+    loaded = UNFOLDABLE[name]()
+    visp.load_weights(loaded, tmp_path / "run" / "weights.pt")
+    assert visp.predict(loaded, videos[0]) == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_a_run_that_starts_from_weights_with_a_standardization_keeps_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    videos, first = crowded(), mlp(bias=False)
+    run(first, videos, standardize="auto", out_dir=tmp_path / "first")
+    second = mlp(bias=False)
+    run(
+        second, videos, lr=0.0, standardize="auto", weights=tmp_path / "first" / "weights.pt", out_dir=tmp_path / "next"
+    )
+    assert visp.predict(second, videos[0]) == pytest.approx(visp.predict(first, videos[0]), abs=1e-6)
+    again = mlp(bias=False)
+    visp.load_weights(again, tmp_path / "next" / "weights.pt")
+    found, expected = carried(again), carried(first)
+    assert found is not None
+    assert expected is not None
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_features_that_differ_enough_are_left_as_they_are_where_they_cannot_be_folded() -> None:
+    videos = InMemoryDataset(make_corpus(8, feature_dim=16, num_shots=3, shot_length=(5, 6)))
+    summarizer = mlp(bias=False)
+    run(summarizer, videos, standardize="auto")
+    assert carried(summarizer) is None
+
+
+def test_what_starts_from_weights_or_is_frozen_in_part_takes_features_as_they_are() -> None:
+    videos, summarizer = crowded(), mlp()
+    next(summarizer.parameters()).requires_grad_(False)
+    before = next(summarizer.parameters()).clone()
+    run(summarizer, videos, standardize="auto")
+    assert torch.equal(next(summarizer.parameters()), before)
+    start = mlp()
+    weights = {name: value.clone() for name, value in start.state_dict().items()}
+    run(start, videos, lr=0.0, standardize="auto", weights=weights)
+    assert all(torch.equal(value, weights[name]) for name, value in start.state_dict().items())
+
+
+def test_frames_of_another_dimension_are_refused_by_what_carries_a_standardization() -> None:
+    summarizer = mlp(bias=False)
+    run(summarizer, crowded(), standardize=True)
+    with pytest.raises(ValueError, match=r"standardizes its inputs: expected frames \(T, 16\) .* got \(3, 5\)"):
+        summarizer(torch.zeros(3, 5))
+
+
+# --- real features ------------------------------------------------------------------------------------------
+
+DINO = Path(os.environ.get("VISP_TEST_DATA", "")) / "summe14_dino_vitb16.h5"
+
+
+def of_real_width(kind: str) -> nn.Module:
+    if kind == "one hidden layer":
+        return nn.Sequential(nn.Linear(768, 64), nn.ReLU(), nn.Linear(64, 1), nn.Flatten(0))
+    summarizer = Recurrent()
+    summarizer.recurrent = nn.LSTM(768, 32, bidirectional=True)
+    summarizer.score = nn.Linear(64, 1)
+    return summarizer
+
+
+def spread(summarizer: nn.Module, videos: Any) -> float:
+    """Mean over videos of the standard deviation of a video's logits."""
+    with torch.no_grad():
+        return sum(float(summarizer(videos[index]).std()) for index in range(len(videos))) / len(videos)
+
+
+@pytest.mark.skipif(not DINO.is_file(), reason="VISP_TEST_DATA has no DINO features")
+@pytest.mark.parametrize("kind", ["one hidden layer", "bidirectional LSTM"])
+def test_a_module_of_a_users_own_learns_from_real_features_by_default(kind: str) -> None:
+    videos = visp.data.VideoDataset(DINO, stride=40)
+    change = standardization(videos)
+
+    def trained(dataset: Any, **options: Any) -> tuple[nn.Module, float]:
+        torch.manual_seed(0)
+        summarizer = of_real_width(kind)
+        pretrainer = visp.ViSPPretrainer(visp.adapt_summarizer(summarizer), AttentionPoolEncoder(768), seed=0)
+        result = visp.pretrain(pretrainer, dataset, epochs=15, progress=False, **options)
+        return summarizer, result.metrics["info_nce"]
+
+    by_default, reached = trained(videos)
+    by_hand, expected = trained(StandardizedVideos(videos, change), standardize=False)
+    as_they_are, _ = trained(videos, standardize=False)
+    assert reached == pytest.approx(expected, rel=1e-3)
+    assert spread(by_default, videos) == pytest.approx(spread(by_hand, StandardizedVideos(videos, change)), rel=1e-2)
+    assert spread(by_default, videos) > 2 * spread(as_they_are, videos)

@@ -29,11 +29,11 @@ from visp.weights import state_hash
 class Colour(nn.Module):
     """(B, 3, H, W) images to their mean colours, of norm 1; counts the batches that it saw."""
 
-    def __init__(self, stop_at: int | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.eye(3))
         self.calls = 0
-        self.stop_at = stop_at
+        self.stop_at: int | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         self.calls += 1
@@ -46,8 +46,13 @@ def small(image: Image) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image[::8, ::8])).permute(2, 0, 1).float() / 255
 
 
-def colour_extractor(**options: Any) -> Extractor:
-    return Extractor(Colour(**options), preprocess=small, preprocessing="every 8th pixel")
+def colour_extractor(stop_at: int | None = None) -> Extractor:
+    """Extract colours; the model's calls are counted from here on."""
+    model = Colour()
+    extractor = Extractor(model, preprocess=small, preprocessing="every 8th pixel")
+    assert extractor.feature_dim == 3
+    model.calls, model.stop_at = 0, stop_at
+    return extractor
 
 
 def make_colour_extractor() -> Extractor:
@@ -150,13 +155,13 @@ def test_random_googlenet_is_always_the_same_and_leaves_the_random_state(tmp_pat
 
 
 def test_without_weights_googlenet_says_what_to_pass() -> None:
-    with pytest.raises(ValueError, match=r"--extractor-weights FILE.*googlenet-1378be20\.pth.*random"):
-        make_extractor()
+    with pytest.raises(ValueError, match=r"'imagenet' fetches.*googlenet-1378be20\.pth.*'random'"):
+        make_extractor("googlenet")
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save({"conv1.conv.weight": torch.zeros(1)}, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"weights\.pth do not fit: (.|\n)*Missing key"):
+    with pytest.raises(ValueError, match=r"weights\.pth do not fit: (.|\n)*missing: conv1"):
         make_extractor("googlenet", tmp_path / "weights.pth")
     with pytest.raises(FileNotFoundError):
         make_extractor("googlenet", tmp_path / "none.pth")
@@ -288,12 +293,12 @@ def test_workers_make_the_same_file(tmp_path: Path, folder: Path) -> None:
 def test_an_interrupted_run_goes_on_with_the_videos_that_are_missing(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "corpus.h5"
     with pytest.raises(KeyboardInterrupt):
-        extract_corpus([folder], out, colour_extractor(stop_at=3))
+        extract_corpus([folder], out, colour_extractor(stop_at=3), batch_size=32)
     assert not out.exists()
-    model = Colour()
-    corpus = extract_corpus([folder], out, Extractor(model, preprocess=small, preprocessing="every 8th pixel"))
+    extractor = colour_extractor()
+    corpus = extract_corpus([folder], out, extractor, batch_size=32)
     assert corpus.resumed == 2
-    assert model.calls == 1
+    assert extractor.model.calls == 1
     extract_corpus([folder], tmp_path / "whole.h5", colour_extractor())
     for key in validate_h5(out).keys:
         np.testing.assert_array_equal(read_record(out, key).features, read_record(tmp_path / "whole.h5", key).features)
@@ -341,7 +346,7 @@ def test_processes_share_a_folder(tmp_path: Path, folder: Path) -> None:
         "from tests.video.test_features import colour_extractor\n"
         "from visp.video import extract_corpus\n"
         "extractor = colour_extractor()\n"
-        "corpus = extract_corpus([sys.argv[1]], sys.argv[2], extractor)\n"
+        "corpus = extract_corpus([sys.argv[1]], sys.argv[2], extractor, batch_size=32)\n"
         "print(len(corpus.videos), list(corpus.left_out), extractor.model.calls)\n"
     )
     with socket.socket() as free:

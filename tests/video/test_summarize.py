@@ -121,9 +121,33 @@ def test_at_a_variable_frame_rate_the_budget_is_time(tmp_path: Path) -> None:
     decode_fully(tmp_path / "out.mp4")
 
 
-def test_a_frame_shown_for_longer_than_the_budget_is_still_a_summary(tmp_path: Path) -> None:
+def test_a_frame_shown_for_longer_than_the_budget_is_shown_for_as_long_as_the_budget(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mkv", 3, times=[0, 5, 10])
-    assert summarize(clip, tmp_path / "out.mp4", seconds=1).summary_duration > 0
+    summary = summarize(clip, tmp_path / "out.mp4", seconds=1)
+    assert summary.summary_duration == pytest.approx(1, abs=1e-3)
+    assert any("1 of the frames, shown for longer than the budget" in note for note in summary.notes)
+    assert float(probe(tmp_path / "out.mp4")["video"]["duration"]) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("times", "red", "options", "expected"),
+    [
+        ([0, 9, 11, 22, 34, 40], [0], {"seconds": 6}, [[0, 6]]),
+        ([0, 11, 13, 24, 36, 40], [5], {"seconds": 6}, [[36, 40], [40, 40 + 1 / 30]]),
+        ([60 * i for i in range(7)], [5], {"seconds": 6}, [[300, 306]]),
+        ([60 * i for i in range(7)], [4, 5], {"budget": 0.5}, None),
+    ],
+)
+def test_with_few_frames_the_budget_is_kept_and_used(
+    tmp_path: Path, times: list[float], red: list[int], options: dict[str, float], expected: Any
+) -> None:
+    colours = [(230, 20, 20) if i in red else (20, 200, 30 * i) for i in range(len(times))]
+    clip = write_clip(tmp_path / "clip.mp4", [np.full((48, 64, 3), c, np.uint8) for c in colours], times=times)
+    summary = summarize(clip, tmp_path / "out.mp4", **options)
+    assert summary.budget / 2 < summary.summary_duration <= summary.budget + 1e-6
+    if expected is not None:
+        np.testing.assert_allclose(summary.shot_times[summary.selected], expected, atol=1e-3)
+    assert float(probe(tmp_path / "out.mp4")["video"]["duration"]) == pytest.approx(summary.summary_duration, abs=2e-3)
 
 
 def test_kts_at_every_frame_finds_the_exact_cuts(tmp_path: Path) -> None:
@@ -297,7 +321,9 @@ def test_the_features_command_reports_what_it_left_out(tmp_path: Path, command: 
     (folder / "bad.mp4").write_text("bad")
     status, printed, errors = command("features", folder, "-o", tmp_path / "corpus.h5")
     assert status == 1
-    assert printed == f"1 video in {tmp_path / 'corpus.h5'}\n"
+    first, second = printed.splitlines()
+    assert first == f"1 video in {tmp_path / 'corpus.h5'}"
+    assert re.fullmatch(r"time: decoding \d+\.\d s, network \d+\.\d s, shots \d+\.\d s", second)
     assert "left out 1 file:\n" in errors
     assert "bad.mp4: cannot be read as a video" in errors
     (folder / "bad.mp4").unlink()
@@ -325,12 +351,14 @@ def test_trained_weights_and_json_on_the_output(tmp_path: Path, command: Any) ->
     assert "none.pt" in errors
 
 
-def test_weights_without_extractor_weights_say_what_to_pass(tmp_path: Path, command: Any) -> None:
+def test_googlenet_without_weights_says_what_to_pass(tmp_path: Path, command: Any) -> None:
+    files = (tmp_path / "clip.mp4", "-o", tmp_path / "out.mp4")
     status, _, errors = command(
-        "summarize", tmp_path / "clip.mp4", "-o", tmp_path / "out.mp4", "--weights", "mine.pt", extractor=False
+        "summarize", *files, "--weights", "mine.pt", "--extractor", "googlenet", extractor=False
     )
     assert status == 2
-    assert "--extractor-weights FILE" in errors
+    assert "--extractor googlenet needs --extractor-weights: `imagenet`" in errors
+    assert "FILE" in errors
 
 
 def test_the_python_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from visp._version import __version__
 from visp.cli import demo, evaluation, pretrain, video
+from visp.cli.options import CommandParser
 
 _GROUPS = (demo, pretrain, evaluation, video)
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options) or 0)
     except KeyboardInterrupt:
         how = getattr(options, "goes_on_with", None)
-        hint = "" if how is None or options.out is None else f"; go on with {how.format(options.out)}"
+        hint = "" if how is None or options.out is None else f"; resume with {how.format(options.out)}"
         print(f"visp {options.command}: interrupted{hint}", file=sys.stderr)
         return 130
     except (OSError, ValueError, TypeError, FloatingPointError, ImportError) as error:
@@ -36,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; ``run`` of what it parses carries the command out."""
     parser = argparse.ArgumentParser(prog="visp", description="Pretrain any video summarizer on unlabelled videos.")
     parser.add_argument("--version", action="version", version=f"visp {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
     for group in _GROUPS:
         group.add_commands(commands)
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,13 @@ from visp.cli.options import (
     add_command,
     add_data,
     add_folder,
+    add_options,
     add_summarizer,
-    add_training,
     check_device,
     check_resume,
     default_folder,
     given,
+    given_options,
     natural,
     new_summarizer,
     open_videos,
@@ -37,12 +39,12 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_finetune(commands: Commands) -> None:
-    parser = add_command(commands, "finetune", _finetune, "fine-tune a summarizer on annotated videos (Eq. 11)")
+    add_command(commands, "finetune", _finetune, "fine-tune a summarizer on annotated videos (Eq. 11)", _fill_finetune)
+
+
+def _fill_finetune(parser: argparse.ArgumentParser) -> None:
     add_data(parser, "h5 files with `gtscore` and what the protocol needs")
-    add_summarizer(parser)
-    parser.add_argument(
-        "--weights", metavar="FILE", help="weights to start from, such as weights.pt of a pretraining run"
-    )
+    add_summarizer(parser, device=False)
     _add_splits(parser)
     parser.add_argument("--fold", type=natural, default=0, metavar="K", help="fold of the split file, from 0")
     _add_labelled_training(parser)
@@ -60,18 +62,24 @@ def _add_evaluate(commands: Commands) -> None:
     _add_splits(parser)
     parser.add_argument("--fold", type=natural, metavar="K", help="only the test videos of this fold of --splits")
     _add_protocol(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, video by video")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics of every video")
 
 
 def _add_crossval(commands: Commands) -> None:
-    parser = add_command(commands, "crossval", _crossval, "fine-tune and evaluate on every fold, several rounds")
+    parser = add_command(
+        commands, "crossval", _crossval, "fine-tune and evaluate on every fold, several rounds", _fill_crossval
+    )
+    parser.set_defaults(goes_on_with="the same command and --out {}")
+
+
+def _fill_crossval(parser: argparse.ArgumentParser) -> None:
     add_data(parser, "h5 files with `gtscore` and what the protocol needs")
-    add_summarizer(parser)
+    add_summarizer(parser, device=False)
     parser.add_argument("--pretrained", metavar="FILE", help="weights to start every fold from")
     _add_splits(parser)
     parser.add_argument("--folds", type=int, default=5, metavar="K", help="folds to draw where there is no split file")
     parser.add_argument("--rounds", type=int, default=1, metavar="K", help="how often all folds are done")
-    _add_labelled_training(parser)
+    _add_labelled_training(parser, leave_out=("weights", "resume", "tensorboard"))
     _add_protocol(parser)
     parser.add_argument(
         "--compare-with", type=Path, metavar="DIR", help="test the difference to another cross-validation's folder"
@@ -80,31 +88,18 @@ def _add_crossval(commands: Commands) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder of the run, gone on with where there is one (runs/crossval-<time>)",
+        help="folder of the run, resumed where there is one; runs/crossval-<time> if not given",
     )
-    parser.set_defaults(goes_on_with="the same command and --out {}")
 
 
 def _add_splits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", metavar="FILE", help="split file: JSON, YAML or CSTA's lines")
 
 
-def _add_labelled_training(parser: argparse.ArgumentParser) -> None:
-    add_training(parser, epochs=100, batch_size=1, lr=1e-3)
-    add = parser.add_argument
-    add("--weight-decay", type=float, default=1e-7, metavar="X", help="weight decay of Adam")
-    add(
-        "--select",
-        default="last",
-        choices=("last", "validation", "test"),
-        help="which epoch's weights to keep; `test` looks at the test videos, as many publications do",
-    )
-    add(
-        "--metric",
-        default="tau_and_rho",
-        choices=("tau_and_rho", "tau", "rho", "f_score"),
-        help="what makes an epoch the best so far",
-    )
+def _add_labelled_training(parser: argparse.ArgumentParser, leave_out: Collection[str] = ()) -> None:
+    from visp.training.options import FinetuneOptions
+
+    add_options(parser, FinetuneOptions, leave_out=leave_out)
 
 
 def _add_protocol(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +119,6 @@ def _finetune(options: argparse.Namespace) -> None:
     import torch
 
     from visp.training import finetune
-    from visp.weights import load_weights
 
     check_resume(options)
     check_device(options)
@@ -132,10 +126,8 @@ def _finetune(options: argparse.Namespace) -> None:
         raise ValueError("--splits is missing: the file that says which videos to train and to test on")
     dataset = open_videos(options)
     split = _fold(options, dataset)
-    torch.manual_seed(options.seed)
+    torch.manual_seed(getattr(options, "seed", 0))
     summarizer = new_summarizer(options, dataset.feature_dim)
-    if options.weights is not None:
-        load_weights(summarizer, options.weights)
     out = options.out = options.out or default_folder("finetune")
     result = finetune(
         summarizer,
@@ -144,14 +136,13 @@ def _finetune(options: argparse.Namespace) -> None:
         evaluator=_evaluator(options, dataset),
         **_training(options),
         out_dir=out,
-        resume=options.resume,
         config={"command_line": given(options), "visp_version": __version__},
     )
     if result.test is not None:
         print(result.test.table())
     print(f"the weights are those of epoch {result.epoch}, chosen by: {result.select}")
     if result.select == "test":
-        print("the epoch was chosen on the test videos: the figures above are better than unseen videos would show")
+        print("the epoch was chosen on the test videos: the metrics above are better than unseen videos would show")
     print(f"the summarizer's weights: {out / 'weights.pt'}")
 
 
@@ -184,13 +175,14 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _crossval(options: argparse.Namespace) -> None:
     from visp.data import make_splits, read_splits
-    from visp.studies.cross_validation import FIGURES, cross_validate, read_results, results_table
+    from visp.eval.metrics import METRICS
+    from visp.studies.cross_validation import cross_validate, read_results, results_table
     from visp.studies.significance import compare
 
     check_device(options)
     dataset = open_videos(options)
     splits = (
-        make_splits(dataset.names, folds=options.folds, seed=options.seed)
+        make_splits(dataset.names, folds=options.folds, seed=getattr(options, "seed", 0))
         if options.splits is None
         else read_splits(options.splits, dataset.names)
     )
@@ -209,17 +201,18 @@ def _crossval(options: argparse.Namespace) -> None:
     rows = {} if other is None else {str(options.compare_with): other}
     print(results_table({**rows, str(options.out): result}))
     if result.select == "test":
-        print("epochs were chosen on the test videos: the figures are better than unseen videos would show")
+        print("epochs were chosen on the test videos: the metrics are better than unseen videos would show")
     if other is not None:
-        for figure in FIGURES:
-            print(f"{figure}: {compare(other, result, figure)}")
+        for metric in METRICS:
+            print(f"{metric}: {compare(other, result, metric)}")
     print(f"video by video: {options.out / 'results.json'}")
 
 
 def _training(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of a fine-tuning run as its arguments."""
-    names = ("select", "metric", "epochs", "batch_size", "lr", "weight_decay", "segment_length", "seed", "precision")
-    return {**{name: getattr(options, name) for name in names}, "num_workers": options.workers}
+    from visp.training.options import FinetuneOptions
+
+    return given_options(options, FinetuneOptions)
 
 
 def _fold(options: argparse.Namespace, dataset: VideoDataset) -> Split:
@@ -230,7 +223,7 @@ def _fold(options: argparse.Namespace, dataset: VideoDataset) -> Split:
         raise ValueError(f"--fold {options.fold}: {options.splits} has folds 0 to {len(splits) - 1}")
     split = splits[options.fold]
     needs_validation = getattr(options, "select", "last") == "validation" and not split.validation
-    return hold_out(split, seed=options.seed) if needs_validation else split
+    return hold_out(split, seed=getattr(options, "seed", 0)) if needs_validation else split
 
 
 def _evaluator(options: argparse.Namespace, dataset: VideoDataset) -> Evaluator:

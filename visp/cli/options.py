@@ -1,11 +1,12 @@
-"""What several commands share."""
+"""What several commands share: flags made of the library's options, which alone know the defaults."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,14 +15,88 @@ if TYPE_CHECKING:
 
 Commands = Any  # argparse's type of a parser's subparsers is private
 
+FACTORY_HELP = "or package.module:factory, called as factory(feature_dim=...)"
 
-def add_command(commands: Commands, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
-    """Add a command that calls ``run(options)``."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser of one command that gets its arguments when they are needed: the library's options import torch."""
+
+    fill: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse the arguments of the command."""
+        fill, self.fill = self.fill, None
+        if fill is not None:
+            fill(self)
+        return super().parse_known_args(args, namespace)
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Any,
+    help_text: str,
+    fill: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> argparse.ArgumentParser:
+    """Add a command that calls ``run(options)``; ``fill`` adds its arguments once they are needed."""
+    parser: CommandParser = commands.add_parser(
+        name, help=help_text, description=help_text, formatter_class=_HelpFormatter
     )
+    parser.fill = fill
     parser.set_defaults(run=run)
     return parser
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default is None or action.default is False or action.default == ()
+        return action.help if silent else super()._get_help_string(action)
+
+
+def add_options(parser: argparse.ArgumentParser, options: type[Any], *, leave_out: Collection[str] = ()) -> None:
+    """Add a flag for each field of a class of options (:mod:`visp.training.options`)."""
+    from visp.training.options import described, vars_for_hints
+
+    types = get_type_hints(options, vars_for_hints())
+    for field in described(options):
+        flag = field.metadata["flag"]
+        if flag is None or field.name in leave_out:
+            continue
+        silent = field.default is None or field.default is False or field.default == ()
+        default = "" if silent else f" (default: {field.default})"
+        parser.add_argument(
+            flag or f"--{field.name.replace('_', '-')}",
+            dest=field.name,
+            default=argparse.SUPPRESS,  # the library decides
+            help=(field.metadata["help"] + default).replace("%", "%%"),
+            **_parsing(field.name, types[field.name], field.default, field.metadata["least"]),
+        )
+
+
+def given_options(options: argparse.Namespace, of: type[Any]) -> dict[str, Any]:
+    """Return the options of a class that were given."""
+    import dataclasses
+
+    names = {field.name for field in dataclasses.fields(of)}
+    return {name: value for name, value in vars(options).items() if name in names}
+
+
+def _parsing(name: str, kind: Any, default: object, least: float | None) -> dict[str, Any]:
+    """Return how argparse reads a value of a type."""
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    if get_origin(kind) is tuple:
+        return {"nargs": "+", "metavar": "NAME", "type": str}
+    kinds = set(get_args(kind)) or {kind}
+    if bool in kinds:
+        return {"action": "store_true" if default is False else argparse.BooleanOptionalAction}
+    if float in kinds:
+        return {"type": float, "metavar": "X"}
+    if int in kinds:
+        return {"type": natural if least == 0 else int, "metavar": "N"}
+    return {"metavar": "FILE" if name == "weights" else name.upper()}
 
 
 def add_data(parser: argparse.ArgumentParser, help_text: str) -> None:
@@ -30,36 +105,20 @@ def add_data(parser: argparse.ArgumentParser, help_text: str) -> None:
     parser.add_argument("--stride", type=natural, default=1, metavar="K", help="take every K-th sampled frame")
 
 
-def add_summarizer(parser: argparse.ArgumentParser) -> None:
+def add_summarizer(parser: argparse.ArgumentParser, *, device: bool = True) -> None:
     """Add the options that say which summarizer, and where it computes."""
     parser.add_argument(
-        "--summarizer", default="csta", metavar="NAME", help="csta, googlenet, or package.module:factory"
+        "--summarizer", default="csta", metavar="NAME", help=f"csta, googlenet, transformer, {FACTORY_HELP}"
     )
-    parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
-
-
-def add_training(parser: argparse.ArgumentParser, *, epochs: int, batch_size: int, lr: float) -> None:
-    """Add the options of a training run."""
-    add = parser.add_argument
-    add("--epochs", type=int, default=epochs, metavar="N", help="passes over the videos")
-    add("--batch-size", type=int, default=batch_size, metavar="N", help="largest number of videos a step")
-    add("--lr", type=float, default=lr, metavar="X", help="learning rate of Adam")
-    add("--seed", type=natural, default=0, metavar="N", help="seed of the weights, the order and the noise")
-    add(
-        "--precision",
-        default="float32",
-        choices=("float32", "bf16", "fp16"),
-        help="autocast of the forward pass",
-    )
-    add("--workers", type=int, default=0, metavar="N", help="processes that read the data")
+    if device:
+        parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
 
 
 def add_folder(parser: argparse.ArgumentParser, command: str) -> None:
-    """Add the options of a run's folder."""
+    """Add the folder of a run."""
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help=f"folder of the run (runs/{command}-<time> if not given)"
+        "--out", type=Path, metavar="DIR", help=f"folder of the run; runs/{command}-<time> if not given"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.set_defaults(goes_on_with="--out {} --resume")
 
 
@@ -85,7 +144,7 @@ def open_videos(options: argparse.Namespace, *, index: str | None = None, say: b
     if say:
         print(
             f"{len(dataset)} videos, {sum(dataset.lengths)} frames ({min(dataset.lengths)} to {max(dataset.lengths)} "
-            f"a video), features of dimension {dataset.feature_dim}"
+            f"per video), features of dimension {dataset.feature_dim}"
         )
     return dataset
 
@@ -94,23 +153,24 @@ def new_summarizer(options: argparse.Namespace, feature_dim: int) -> nn.Module:
     """Make the summarizer of ``--summarizer``, untrained, on ``--device``."""
     from visp.factory import make_summarizer
 
-    return make_summarizer(options.summarizer, feature_dim).to(options.device)
+    return make_summarizer(options.summarizer, feature_dim).to(getattr(options, "device", "cpu"))
 
 
 def check_device(options: argparse.Namespace) -> None:
     """Refuse a ``--device`` that cannot be used."""
     import torch
 
+    device = getattr(options, "device", "cpu")
     try:
-        torch.empty(0, device=options.device)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {options.device} cannot be used: {error}") from error
+        raise ValueError(f"--device {device} cannot be used: {error}") from error
 
 
 def check_resume(options: argparse.Namespace) -> None:
-    """Refuse ``--resume`` without the folder to go on with."""
-    if options.resume and options.out is None:
-        raise ValueError("--resume needs --out, the folder of the run to go on with")
+    """Refuse ``--resume`` without the folder of the run."""
+    if getattr(options, "resume", False) and options.out is None:
+        raise ValueError("--resume needs --out, the folder of the run to resume")
 
 
 def given(options: argparse.Namespace) -> dict[str, Any]:

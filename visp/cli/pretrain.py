@@ -3,100 +3,74 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from visp._version import __version__
 from visp.cli.options import (
+    FACTORY_HELP,
     Commands,
     add_command,
     add_data,
     add_folder,
+    add_options,
     add_summarizer,
-    add_training,
     check_device,
     check_resume,
     default_folder,
     given,
+    given_options,
     open_videos,
 )
+from visp.cli.video import with_features
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from visp.pretrainer import ViSPPretrainer
-
 
 def add_commands(commands: Commands) -> None:
     """Add ``visp pretrain``."""
-    parser = add_command(
-        commands, "pretrain", _pretrain, "pretrain a summarizer on h5 files of features, without labels"
+    add_command(
+        commands,
+        "pretrain",
+        _pretrain,
+        "pretrain a summarizer on videos or h5 files of features, without labels",
+        _add_arguments,
     )
-    add_data(parser, "h5 files; only `features` is read")
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    from visp.registry import CONTRASTS, GRADIENT_FLOWS, SAMPLERS, SIMILARITIES
+    from visp.training.options import PretrainOptions
+
+    add_data(
+        parser,
+        "h5 files, of which only `features` is read; or videos and folders of them: features are kept beside --out",
+    )
     parser.add_argument(
         "--index",
         metavar="FILE",
         help="for large corpora: check only the shapes of the features at first, and keep them in this JSON file",
     )
-    add_summarizer(parser)
+    add_summarizer(parser, device=False)
     add = parser.add_argument
-    add(
-        "--encoder",
-        default="attention",
-        metavar="NAME",
-        help="attention, csta, csta-literal, or package.module:factory",
-    )
-    add(
-        "--weights",
-        metavar="FILE",
-        help="weights to start from, such as weights.pt of an earlier run; features are then taken as they are",
-    )
-    add(
-        "--imagenet",
-        metavar="FILE",
-        help="torchvision's GoogLeNet weights, for the CNNs of the built-in models",
-    )
-    add("--sampler", default="concrete", choices=("concrete", "gumbel_softmax", "sigmoid"), help="Section 3.3")
-    add(
-        "--temperature",
-        type=float,
-        default=0.5,
-        metavar="X",
-        help="temperature of the sampler, lambda of Eq. 6",
-    )
-    add(
-        "--gradient-flow",
-        default="gating",
-        choices=("gating", "marginalization", "straight_through"),
-        help="Eq. 8 and 9",
-    )
-    add("--hard-negatives", action="store_true", help="add random summaries to the denominator of Eq. 3")
-    add("--size-target", type=float, metavar="X", help="share of frames to keep (0.3 if nothing is given)")
-    add("--size-weight", type=float, metavar="X", help="fixed weight of the size penalty, instead of a target")
-    add("--binary-weight", type=float, default=0.0, metavar="X", help="weight of the binary penalty")
-    add(
-        "--standardize",
-        action=argparse.BooleanOptionalAction,
-        help="train on features of mean 0 and spread 1 and take that back into the weights at the end "
-        "(if not given: yes, where the summarizer can, unless it starts from --weights)",
-    )
-    add_training(parser, epochs=200, batch_size=32, lr=1e-3)
-    add(
-        "--schedule",
-        default="constant",
-        choices=("constant", "cosine"),
-        help="what the learning rate does after the warm-up",
-    )
-    add("--ema-decay", type=float, metavar="X", help="end with an average of the weights over the steps, such as 0.99")
-    add("--bucket-by-length", action="store_true", help="make batches of videos of similar length")
-    add("--tensorboard", action="store_true", help="write event files too")
-    add(
-        "--checkpoint-videos",
-        action=argparse.BooleanOptionalAction,
-        help="keep one video's activations at a time and recompute them: less memory, more time (if not given: yes, "
-        "where those of built-in models would take more than half of the memory)",
-    )
+    add("--encoder", default="attention", metavar="NAME", help=f"attention, csta, csta-literal, {FACTORY_HELP}")
+    add("--imagenet", metavar="FILE", help="torchvision's GoogLeNet weights, for the CNNs of the built-in models")
+    unset = argparse.SUPPRESS  # the library decides
+    objective = parser.add_argument_group("the objective, visp.ViSPPretrainer")
+    add = objective.add_argument
+    add("--contrast", default=unset, choices=tuple(CONTRASTS), help="what a summary is compared with (default: videos)")
+    add("--window", type=int, default=unset, metavar="T", help="frames in a window, of --contrast windows and both")
+    add("--sampler", default=unset, choices=tuple(SAMPLERS), help="Section 3.3 (default: concrete)")
+    add("--temperature", type=float, default=unset, metavar="X", help="of the sampler, lambda of Eq. 6 (default: 0.5)")
+    add("--gradient-flow", default=unset, choices=tuple(GRADIENT_FLOWS), help="Eq. 8 and 9 (default: gating)")
+    add("--similarity", default=unset, choices=tuple(SIMILARITIES), help="of embeddings (default: inner)")
+    add("--hard-negatives", default=unset, action="store_true", help="add random summaries to the denominator of Eq. 3")
+    size = objective.add_mutually_exclusive_group()
+    size.add_argument("--size-target", type=float, default=unset, metavar="X", help="share to keep (default: 0.3)")
+    size.add_argument("--size-weight", type=float, default=unset, metavar="X", help="fixed beta_size of Eq. 10 instead")
+    add("--binary-weight", type=float, default=unset, metavar="X", help="weight of the binary penalty (default: 0)")
+    add_options(parser.add_argument_group("the run, visp.pretrain"), PretrainOptions)  # type: ignore[arg-type]
     add_folder(parser, "pretrain")
 
 
@@ -105,7 +79,7 @@ def _pretrain(options: argparse.Namespace) -> None:
 
     check_resume(options)
     check_device(options)
-    with torchrun_processes(options.device) as device:
+    with torchrun_processes(getattr(options, "device", "cpu")) as device:
         _pretrain_on(device, options)
 
 
@@ -113,58 +87,34 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
     import torch
 
     from visp.factory import make_encoder, make_summarizer
-    from visp.pretrainer import SAMPLERS, ViSPPretrainer
+    from visp.pretrainer import ViSPPretrainer
+    from visp.registry import SAMPLERS
+    from visp.regularizers import FixedSize
     from visp.training import pretrain
-    from visp.training.standardize import FoldsInputs
+    from visp.training.options import PretrainOptions
     from visp.utils.distributed import by_first, is_first
-    from visp.weights import load_weights
 
     out = options.out = options.out or by_first(lambda: default_folder("pretrain"), device)
+    options.data = with_features(options.data, out.parent, device)
     dataset = open_videos(options, index=options.index, say=is_first())
-    torch.manual_seed(options.seed)
+    run_options = given_options(options, PretrainOptions)
+    seed = PretrainOptions(**{name: run_options[name] for name in ("seed",) if name in run_options}).seed
+    torch.manual_seed(seed)
     summarizer = make_summarizer(options.summarizer, dataset.feature_dim)
     encoder = make_encoder(options.encoder, dataset.feature_dim)
     if options.imagenet is not None:
         _load_imagenet(options.imagenet, summarizer, encoder)
-    if options.weights is not None:
-        load_weights(summarizer, options.weights)
-    standardize = options.standardize
-    if standardize is None:
-        standardize = options.weights is None and isinstance(summarizer, FoldsInputs)
-    pretrainer = ViSPPretrainer(
-        summarizer,
-        encoder,
-        sampler=SAMPLERS[options.sampler](options.temperature),
-        gradient_flow=options.gradient_flow,
-        hard_negatives=options.hard_negatives,
-        size_weight=options.size_weight,
-        size_target=options.size_target,
-        binary_weight=options.binary_weight,
-        seed=options.seed,
-    ).to(device)
-    pretrainer.checkpoint_videos = _checkpoint_videos(options, pretrainer, dataset.lengths, device)
-    result = pretrain(
-        pretrainer,
-        dataset,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        lr=options.lr,
-        seed=options.seed,
-        out_dir=out,
-        resume=options.resume,
-        precision=options.precision,
-        schedule=options.schedule,
-        ema_decay=options.ema_decay,
-        bucket_by_length=options.bucket_by_length,
-        standardize=standardize,
-        num_workers=options.workers,
-        tensorboard=options.tensorboard,
-        config={
-            "command_line": given(options),
-            "checkpoint_videos": pretrainer.checkpoint_videos,
-            "visp_version": __version__,
-        },
-    )
+    names = ("contrast", "window", "sampler", "gradient_flow", "similarity", "hard_negatives", "binary_weight")
+    chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    if hasattr(options, "size_target"):
+        chosen["size"] = options.size_target
+    if hasattr(options, "size_weight"):
+        chosen["size"] = FixedSize(options.size_weight)
+    if hasattr(options, "temperature"):
+        chosen["sampler"] = SAMPLERS[chosen.get("sampler", "concrete")](options.temperature)
+    pretrainer = ViSPPretrainer(summarizer, encoder, **chosen, seed=seed)
+    config = {"command_line": given(options), "visp_version": __version__}
+    result = pretrain(pretrainer, dataset, **{**run_options, "device": device, "out_dir": out, "config": config})
     if not is_first():
         return
     if result.metrics:
@@ -175,21 +125,8 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
     else:
         print(f"step {result.steps}: nothing left to do")
     print(f"the summarizer's weights: {out / 'weights.pt'}")
-
-
-def _checkpoint_videos(
-    options: argparse.Namespace, pretrainer: ViSPPretrainer, lengths: Sequence[int], device: torch.device
-) -> bool:
-    from visp.training.memory import should_recompute
-    from visp.utils.distributed import is_first, num_processes
-
-    if options.checkpoint_videos is not None:
-        return bool(options.checkpoint_videos)
-    batch_size = -(-options.batch_size // num_processes())
-    recompute = should_recompute(pretrainer, lengths, batch_size, options.precision, device)
-    if recompute and is_first():
-        print("a batch's activations may not fit into memory and are recomputed; --no-checkpoint-videos keeps them")
-    return recompute
+    if result.standardized == "carried":
+        print(f"they are for standardized features: keep {out / 'weights.standardization.pt'} beside them")
 
 
 def _load_imagenet(path: str, *models: nn.Module) -> None:

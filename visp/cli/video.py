@@ -6,12 +6,15 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visp.cli.options import Commands, add_command, add_summarizer, check_device, natural, new_summarizer
 
 if TYPE_CHECKING:
+    import torch
+
     from visp.video import Extractor, VideoSummary
 
 
@@ -65,9 +68,23 @@ def _add_extraction(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--fps", type=float, default=2.0, metavar="X", help="frames to sample a second of video")
     add("--kts", default="sampled", choices=("sampled", "all"), help="frames at which shots may be cut")
-    add("--extractor", default="googlenet", metavar="NAME", help="googlenet, or package.module:factory")
-    add("--extractor-weights", metavar="FILE", help="weights of the extractor; `random` to try the pipeline")
-    add("--batch-size", type=int, default=32, metavar="N", help="frames that go through the extractor together")
+    add(
+        "--extractor",
+        metavar="NAME",
+        help="efficientnet-lite0 (where no weights are given), googlenet (where some are), or package.module:factory, "
+        "which is called without arguments",
+    )
+    add(
+        "--extractor-weights",
+        metavar="FILE",
+        help="weights of the extractor; `imagenet` fetches torchvision's for googlenet; `random` to try the pipeline",
+    )
+    add(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="frames that go through the extractor together (if not given: 4 on a CPU, 32 elsewhere)",
+    )
 
 
 def _features(options: argparse.Namespace) -> int:
@@ -90,6 +107,7 @@ def _features(options: argparse.Namespace) -> int:
         return 0
     resumed = f" ({corpus.resumed} of them from an earlier run)" if corpus.resumed else ""
     print(f"{_counted(len(corpus.videos), 'video')} in {options.out}{resumed}")
+    print("time: " + ", ".join(f"{stage} {spent:.1f} s" for stage, spent in corpus.seconds.items()))
     if corpus.left_out:
         print(f"left out {_counted(len(corpus.left_out), 'file')}:", file=sys.stderr)
         for reason in corpus.left_out.values():
@@ -104,7 +122,7 @@ def _summarize(options: argparse.Namespace) -> int:
     from visp.weights import load_weights
 
     extractor_weights = options.extractor_weights
-    if extractor_weights is None and options.weights == "random" and options.extractor == "googlenet":
+    if extractor_weights is None and options.weights == "random" and options.extractor is None:
         extractor_weights = "random"
     extractor = _extractor(options, extractor_weights)
     torch.manual_seed(0)
@@ -145,10 +163,31 @@ def _extractor(options: argparse.Namespace, weights: str | None) -> Extractor:
         require_av()
     except ModuleNotFoundError as error:
         raise ValueError(str(error)) from error
+    if options.extractor == "googlenet" and weights is None:
+        raise ValueError(
+            "--extractor googlenet needs --extractor-weights: `imagenet` to fetch torchvision's, FILE, or `random`"
+        )
     extractor = make_extractor(options.extractor, weights)
     local = os.environ.get("LOCAL_RANK", "0")
     extractor.model.to(f"cuda:{local}" if options.device == "cuda" else options.device)
     return extractor
+
+
+def with_features(data: Sequence[str], folder: Path, device: torch.device) -> list[str]:
+    """Put the h5 file of their features in the place of videos and folders of them, made or reused in ``folder``."""
+    from visp.utils.distributed import is_first
+    from visp.video import features_of, make_extractor
+    from visp.video.sources import is_named_like_a_video
+
+    videos = [path for path in data if Path(path).is_dir() or is_named_like_a_video(Path(path))]
+    if not videos:
+        return list(data)
+    extractor = make_extractor()
+    extractor.model.to(device)
+    features = features_of(videos, folder, extractor, progress=is_first())
+    if is_first():
+        print(f"features of {', '.join(videos)}: {features}")
+    return [*(path for path in data if path not in videos), str(features)]
 
 
 def _describe(summary: VideoSummary) -> None:

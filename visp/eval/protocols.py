@@ -1,4 +1,4 @@
-"""What each protocol of the field correlates with what. No figure is comparable across protocols.
+"""What each protocol of the field correlates with what. No metric is comparable across protocols.
 
 ===========  =============================================  =============================================
 protocol     TVSum                                          SumMe
@@ -24,21 +24,21 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Protocol = Literal["csta", "otani", "msva", "scores"]
-Dataset = Literal["summe", "tvsum"]
+Benchmark = Literal["summe", "tvsum"]
 
 STRIDE = 15
 """TVSum's files sample every 15th frame."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One cell of the table.
+class ProtocolForm:
+    """What a protocol correlates on one benchmark: one cell of the table.
 
     Attributes:
         predicted: The scores at the picks, these upsampled to all frames, or the 0/1 summary.
-        annotated: Each annotator's scores a frame, one by one; the mean over users of their 0/1 summaries; or the
+        annotated: Each annotator's scores, one by one; the mean over users of their 0/1 summaries; or the
             ``gtscore`` at the picks.
-        text: The comparison in words, for tables.
+        text: The form in words, for tables.
     """
 
     predicted: Literal["picks", "frames", "summary"]
@@ -46,14 +46,14 @@ class Comparison:
     text: str
 
 
-_SUMMARIES = Comparison(
-    "summary", "mean summary", "summary against the mean of the users' summaries, all frames, one value a video"
+_SUMMARIES = ProtocolForm(
+    "summary", "mean summary", "summary against the mean of the users' summaries, all frames, one value per video"
 )
-_ALL_FRAMES = Comparison(
+_ALL_FRAMES = ProtocolForm(
     "frames", "annotators", "scores upsampled to all frames against each annotator's scores, mean over annotators"
 )
-_COMPARISONS: dict[tuple[str, str], Comparison] = {
-    ("csta", "tvsum"): Comparison(
+_FORMS: dict[tuple[str, str], ProtocolForm] = {
+    ("csta", "tvsum"): ProtocolForm(
         "picks",
         "annotators",
         "scores at the sampled frames against each annotator's scores there, mean over annotators",
@@ -63,22 +63,23 @@ _COMPARISONS: dict[tuple[str, str], Comparison] = {
     ("msva", "tvsum"): _SUMMARIES,
     ("msva", "summe"): _SUMMARIES,
     ("scores", "tvsum"): _ALL_FRAMES,
-    ("scores", "summe"): Comparison(
-        "frames", "gtscore", "scores against gtscore, both upsampled to all frames, one value a video"
+    ("scores", "summe"): ProtocolForm(
+        "frames", "gtscore", "scores against gtscore, both upsampled to all frames, one value per video"
     ),
 }
 
 
-def comparison(protocol: str, dataset: str) -> Comparison:
-    """Return what the protocol compares on the dataset.
+def protocol_form(protocol: str, benchmark: str) -> ProtocolForm:
+    """Return what the protocol compares on the benchmark.
 
     Raises:
-        ValueError: If the protocol or the dataset is unknown, or the protocol is not defined for the dataset.
+        ValueError: If the protocol or the benchmark is unknown, or the protocol is not defined for the benchmark.
     """
-    for name, value, known in (("protocol", protocol, get_args(Protocol)), ("dataset", dataset, get_args(Dataset))):
+    for name, value, choices in (("protocol", protocol, Protocol), ("benchmark", benchmark, Benchmark)):
+        known = get_args(choices)
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-    if (protocol, dataset) not in _COMPARISONS:
-        defined = [name for name, where in _COMPARISONS if where == dataset]
-        raise ValueError(f"protocol {protocol!r} is not defined for {dataset!r}; defined are {', '.join(defined)}")
-    return _COMPARISONS[protocol, dataset]
+    if (protocol, benchmark) not in _FORMS:
+        defined = [name for name, where in _FORMS if where == benchmark]
+        raise ValueError(f"protocol {protocol!r} is not defined for {benchmark!r}; defined are {', '.join(defined)}")
+    return _FORMS[protocol, benchmark]

@@ -17,6 +17,19 @@ BudgetBase = Literal["last_shot", "n_frames"]
 
 
 @dataclass(frozen=True)
+class ChosenShots:
+    """What the knapsack made of a video's scores.
+
+    Attributes:
+        scores: (S,) mean score of each shot.
+        selected: Indices of the chosen shots, ascending.
+    """
+
+    scores: npt.NDArray[np.float64]
+    selected: npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
 class Summary:
     """The shots that were chosen from one video.
 
@@ -84,7 +97,7 @@ def shot_scores(frame_scores: npt.ArrayLike, shots: npt.ArrayLike) -> npt.NDArra
     """Return the mean score (S,) of each shot: a mean in float32, then widened, as the field computes it.
 
     Args:
-        frame_scores: (n_frames,) a score a frame.
+        frame_scores: (n_frames,) one score per frame.
         shots: (S, 2) first and last frame of each shot, inclusive.
 
     Raises:
@@ -95,6 +108,38 @@ def shot_scores(frame_scores: npt.ArrayLike, shots: npt.ArrayLike) -> npt.NDArra
         raise ValueError(f"expected finite frame scores (n_frames,), got shape {scores.shape}")
     checked = check_shots(shots, len(scores))
     return np.array([scores[start : end + 1].mean() for start, end in checked], dtype=np.float64)
+
+
+def choose_shots(
+    scores: npt.ArrayLike,
+    shots: npt.ArrayLike,
+    n_frames: int,
+    picks: npt.ArrayLike,
+    *,
+    capacity: int,
+    lengths: npt.ArrayLike | None = None,
+) -> ChosenShots:
+    """Choose the shots of greatest total score whose total length is within the capacity.
+
+    The scores are held until the next sampled frame, the score of a shot is the mean over its frames, and the knapsack
+    maximises their sum. A shot whose score is 0 or less adds nothing and is never chosen.
+
+    Args:
+        scores: (T,) finite scores or logits at the sampled frames.
+        shots: (S, 2) first and last frame of each shot, inclusive, without gaps; they may end before ``n_frames``.
+        n_frames: Number of frames of the video.
+        picks: (T,) frame index of each score.
+        capacity: Largest total length.
+        lengths: (S,) length of each shot in whole units of the capacity; by default its number of frames.
+
+    Raises:
+        ValueError: If scores, picks and shots do not fit, a score is not finite, or the capacity is negative; see
+            :func:`upsample_scores` and :func:`visp.eval.shots.check_shots`.
+    """
+    checked = check_shots(shots, n_frames)
+    worth = shot_scores(upsample_scores(scores, picks, n_frames), checked)
+    sizes = checked[:, 1] - checked[:, 0] + 1 if lengths is None else lengths
+    return ChosenShots(worth, knapsack(np.maximum(worth, 0), sizes, capacity))
 
 
 def make_summary(
@@ -108,11 +153,11 @@ def make_summary(
 ) -> Summary:
     """Choose the shots of the best summary within the budget.
 
-    The scores are held until the next sampled frame, a shot is worth the mean of its frames, and the knapsack picks the
-    shots of greatest total worth. Shots worth 0 are never chosen. Warns where no shot fits the budget.
+    See :func:`choose_shots`. Shots of a mean score of 0 or less are never chosen. Warns where the summary is empty,
+    because no shot fits the budget or none has a score above 0.
 
     Args:
-        scores: (T,) scores at the sampled frames, at least 0 (``sigmoid`` of the logits, say).
+        scores: (T,) finite scores or logits at the sampled frames. The sigmoid of logits makes every shot worth taking.
         shots: (S, 2) first and last frame of each shot, inclusive, without gaps; they may end before ``n_frames``.
         n_frames: Number of frames of the video.
         picks: (T,) frame index of each score.
@@ -121,7 +166,7 @@ def make_summary(
             CA-SUM, AC-SUM-GAN), or ``"n_frames"`` (VASNet, MSVA, DSNet, vsumm-reinforce). Rounded down.
 
     Raises:
-        ValueError: If a score is negative, the budget is out of its range, or scores, picks and shots do not fit; see
+        ValueError: If a score is not finite, the budget is out of its range, or scores, picks and shots do not fit; see
             :func:`upsample_scores` and :func:`visp.eval.shots.check_shots`.
     """
     if not 0 < budget <= 1:
@@ -129,14 +174,10 @@ def make_summary(
     if budget_base not in ("last_shot", "n_frames"):
         raise ValueError(f"budget_base must be 'last_shot' or 'n_frames', got {budget_base!r}")
     checked = check_shots(shots, n_frames)
-    frame_scores = upsample_scores(scores, picks, n_frames)
-    if (frame_scores < 0).any():
-        raise ValueError(
-            f"the scores of a summary must be at least 0, got {frame_scores.min()}; pass the sigmoid of logits"
-        )
     lengths = checked[:, 1] - checked[:, 0] + 1
     base = int(checked[-1, 1]) + 1 if budget_base == "last_shot" else n_frames
     capacity = int(base * budget)
+    chosen = choose_shots(scores, checked, n_frames, picks, capacity=capacity)
     if lengths.min() > capacity:
         shortest = int(lengths.argmin())
         warnings.warn(
@@ -145,11 +186,16 @@ def make_summary(
             f"{_budget_for(int(lengths[shortest]), base):g}",
             stacklevel=2,
         )
-    selected = knapsack(shot_scores(frame_scores, checked), lengths, capacity)
+    elif chosen.scores.max() <= 0:
+        warnings.warn(
+            f"no shot has a mean score above 0, the highest is {chosen.scores.max():g}, and the summary is empty; the "
+            "sigmoid of logits is above 0",
+            stacklevel=2,
+        )
     selection = np.zeros(n_frames, dtype=np.uint8)
-    for start, end in checked[selected]:
+    for start, end in checked[chosen.selected]:
         selection[start : end + 1] = 1
-    return Summary(selection, selected, float(selection.mean()))
+    return Summary(selection, chosen.selected, float(selection.mean()))
 
 
 def _budget_for(length: int, base: int) -> float:

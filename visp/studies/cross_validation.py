@@ -1,7 +1,7 @@
 """Five folds, several rounds: how good a summarizer is after fine-tuning, with the spread over seeds.
 
 The protocol of the field: the videos are split into folds, a model is fine-tuned on the rest of each and evaluated on
-it, and a round's figure is the mean over its folds. Publications often report the best of several rounds (Table 2 of
+it, and a round's result is the mean over its folds. Publications often report the best of several rounds (Table 2 of
 the ViSP paper: of five); here it stands beside mean and spread, under its own name.
 """
 
@@ -21,13 +21,12 @@ from tqdm import tqdm
 
 from visp.data import VideoSource
 from visp.data.splits import Split, hold_out
+from visp.eval.metrics import METRICS, Metric
 from visp.evaluator import Evaluator
-from visp.studies.significance import Figure
-from visp.training.finetune import Select, finetune
+from visp.training.finetune import finetune
+from visp.training.options import Select
 from visp.training.run_folder import digest, write_json
-from visp.weights import CheckpointError, load_state, load_weights, state_hash
-
-FIGURES: tuple[Figure, ...] = ("tau", "rho", "f_score")
+from visp.weights import CheckpointError, load_weights, read_weights, state_hash
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ class Fold:
     epoch: int
     evaluation: Mapping[str, Any]
 
-    def mean(self, figure: Figure) -> float:
-        """Return the mean of a figure over the test videos; nan where it is undefined for all."""
-        value = self.evaluation["mean"][figure]
+    def mean(self, metric: Metric) -> float:
+        """Return the mean of a metric over the test videos; nan where it is undefined for all."""
+        value = self.evaluation["mean"][metric]
         return float("nan") if value is None else float(value)
 
 
@@ -70,23 +69,23 @@ class CrossValidation:
     select: str
     out_dir: Path | None
 
-    def per_round(self, figure: Figure = "tau") -> list[float]:
-        """Return one figure a round, its mean over folds."""
+    def per_round(self, metric: Metric = "tau") -> list[float]:
+        """Return the metric of each round, its mean over folds."""
         rounds = sorted({fold.round for fold in self.folds})
-        return [float(np.mean([fold.mean(figure) for fold in self.folds if fold.round == number])) for number in rounds]
+        return [float(np.mean([fold.mean(metric) for fold in self.folds if fold.round == number])) for number in rounds]
 
-    def mean(self, figure: Figure = "tau") -> float:
+    def mean(self, metric: Metric = "tau") -> float:
         """Return the mean over rounds."""
-        return float(np.mean(self.per_round(figure)))
+        return float(np.mean(self.per_round(metric)))
 
-    def spread(self, figure: Figure = "tau") -> float:
+    def spread(self, metric: Metric = "tau") -> float:
         """Return the standard deviation over rounds (n - 1); nan for a single round."""
-        rounds = self.per_round(figure)
+        rounds = self.per_round(metric)
         return float(np.std(rounds, ddof=1)) if len(rounds) > 1 else float("nan")
 
-    def best_round(self, figure: Figure = "tau") -> float:
-        """Return the best round's figure, as publications report it."""
-        return max(self.per_round(figure))
+    def best_round(self, metric: Metric = "tau") -> float:
+        """Return the metric of the best round, as publications report it."""
+        return max(self.per_round(metric))
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values: means, rounds, folds, videos."""
@@ -94,13 +93,13 @@ class CrossValidation:
             "protocol": self.protocol,
             "select": self.select,
             **{
-                figure: {
-                    "mean": _plain(self.mean(figure)),
-                    "std": _plain(self.spread(figure)),
-                    "best_round": _plain(self.best_round(figure)),
-                    "rounds": [_plain(value) for value in self.per_round(figure)],
+                metric: {
+                    "mean": _plain(self.mean(metric)),
+                    "std": _plain(self.spread(metric)),
+                    "best_round": _plain(self.best_round(metric)),
+                    "rounds": [_plain(value) for value in self.per_round(metric)],
                 }
-                for figure in FIGURES
+                for metric in METRICS
             },
             "folds": [asdict(fold) for fold in self.folds],
         }
@@ -132,7 +131,7 @@ def cross_validate(
     Args:
         make_summarizer: Makes an untrained module; called for each fold under the round's seed.
         dataset: The annotated videos.
-        splits: One a fold, as :func:`visp.data.read_splits` and :func:`visp.data.make_splits` give them.
+        splits: One per fold, as :func:`visp.data.read_splits` and :func:`visp.data.make_splits` give them.
         evaluator: Evaluates on the dataset by one protocol.
         rounds: How often all folds are done; round r has the seed ``seed + r``.
         pretrained: Weights to start from, such as ``weights.pt`` of :func:`visp.pretrain`: a file or a state dict,
@@ -146,11 +145,11 @@ def cross_validate(
         **options: Passed to :func:`visp.finetune`.
 
     Returns:
-        Every fold's figures, with mean and spread over rounds.
+        Every fold's metrics, with mean and spread over rounds.
 
     Raises:
-        ValueError: If there is no split, ``rounds`` is less than 1, or ``pretrained`` does not have one entry a round;
-            and as :func:`visp.finetune`.
+        ValueError: If there is no split, ``rounds`` is less than 1, or ``pretrained`` does not have one entry per
+            round; and as :func:`visp.finetune`.
         CheckpointError: If ``out_dir`` holds a cross-validation with other settings.
     """
     if not splits or rounds < 1:
@@ -239,8 +238,8 @@ def results_table(results: Mapping[str, CrossValidation]) -> str:
     for name, result in results.items():
         select = "**test videos**" if result.select == "test" else result.select
         rounds = len(result.per_round())
-        means = [f"{result.mean(figure):.3f}" + _plus_minus(result.spread(figure)) for figure in FIGURES]
-        best = [f"{result.best_round(figure):.3f}" for figure in FIGURES]
+        means = [f"{result.mean(metric):.3f}" + _plus_minus(result.spread(metric)) for metric in METRICS]
+        best = [f"{result.best_round(metric):.3f}" for metric in METRICS]
         lines.append("| " + " | ".join([name, result.protocol, select, str(rounds), *means, *best]) + " |")
     return "\n".join(lines)
 
@@ -310,4 +309,4 @@ def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
 def _fingerprint(weights: Weights | None) -> str | None:
     if weights is None:
         return None
-    return state_hash(weights if isinstance(weights, Mapping) else load_state(weights))
+    return state_hash(read_weights(weights))

@@ -3,7 +3,7 @@
 Eq. 1 asks for a small summary that tells much about its video. InfoNCE during training cannot show that a
 summarizer found one, because the encoder learns to recognise videos from any frames. Here the scores are fixed,
 a fresh encoder learns to recognise the videos from the top-scored frames of equal share, seen through noise, and
-what it reaches on fresh noise is the figure: the bound of Eq. 2 for these scores.
+what it reaches on fresh noise is the measure: the bound of Eq. 2 for these scores.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def identify(
 
     Args:
         videos: N videos of (T_i, d) features.
-        scores: One (T_i,) tensor of scores or logits a video; only their order counts.
+        scores: One (T_i,) tensor of scores or logits per video; only their order counts.
         share: Share of the frames in a summary, in (0, 1].
         noise: Standard deviation of the noise on every feature of a summary, relative to the video's root mean square.
         steps: Training steps of the encoder; each shows every video once.

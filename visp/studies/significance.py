@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy import stats
 from typing_extensions import Protocol, runtime_checkable
 
-Figure = Literal["tau", "rho", "f_score"]
+from visp.eval.metrics import Metric
 
 
 @dataclass(frozen=True)
@@ -47,33 +46,33 @@ class Comparison:
 class Rounds(Protocol):
     """Results of several rounds, such as :class:`visp.CrossValidation`."""
 
-    def per_round(self, figure: Figure) -> Sequence[float]:
-        """Return one figure a round."""
+    def per_round(self, metric: Metric) -> Sequence[float]:
+        """Return the metric of each round."""
         ...
 
 
-def compare(a: Rounds | Sequence[float], b: Rounds | Sequence[float], figure: Figure = "tau") -> Comparison:
+def compare(a: Rounds | Sequence[float], b: Rounds | Sequence[float], metric: Metric = "tau") -> Comparison:
     """Test whether two ways of training differ in the mean over rounds, by Welch's t-test.
 
     Args:
-        a: The first: what :func:`visp.cross_validate` returned, or one figure a round; at least two rounds.
+        a: The first: what :func:`visp.cross_validate` returned, or the metric of each round; at least two rounds.
         b: The second, likewise.
-        figure: Which figure of cross-validations.
+        metric: Which metric of cross-validations.
 
     Returns:
         The means and the test. Without any spread on both sides, p is 0 for different means and 1 for equal ones.
 
     Raises:
-        ValueError: If there are fewer than two rounds, or a figure is not finite.
+        ValueError: If there are fewer than two rounds, or a value is not finite.
     """
     first, second = (
-        np.asarray(side.per_round(figure) if isinstance(side, Rounds) else side, dtype=np.float64) for side in (a, b)
+        np.asarray(side.per_round(metric) if isinstance(side, Rounds) else side, dtype=np.float64) for side in (a, b)
     )
     for name, values in (("first", first), ("second", second)):
         if values.ndim != 1 or len(values) < 2:
             raise ValueError(f"the {name} has {values.size} rounds; a spread needs at least two")
         if not np.isfinite(values).all():
-            raise ValueError(f"the {name} holds figures that are not finite: {values.tolist()}")
+            raise ValueError(f"the {name} holds values that are not finite: {values.tolist()}")
     difference = float(second.mean() - first.mean())
     variances = first.var(ddof=1) / len(first), second.var(ddof=1) / len(second)
     if max(np.ptp(first), np.ptp(second)) <= 1e-12 * max(abs(first).max(), abs(second).max()):  # no spread but rounding

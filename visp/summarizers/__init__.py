@@ -1,6 +1,7 @@
-"""Built-in summarizers, one file a model."""
+"""Built-in summarizers, one file per model."""
 
 from visp.summarizers.csta import CSTA
 from visp.summarizers.googlenet import GoogleNet
+from visp.summarizers.transformer import Transformer
 
-__all__ = ["CSTA", "GoogleNet"]
+__all__ = ["CSTA", "GoogleNet", "Transformer"]

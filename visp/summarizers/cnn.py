@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from visp.summarizers.inception import GoogLeNetTrunk
 from visp.summarizers.layers import ExactLinear
+from visp.weights import load_into, read_googlenet, read_weights
 
 Pooling = Literal["attention", "mean", "cls"]
 
@@ -194,9 +195,9 @@ class CNNSummarizer(nn.Module):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If any other name is missing or unexpected, or a shape differs; the message lists all.
+            ValueError: If any other name is missing or unexpected, or a shape differs; the message counts them.
         """
-        state = dict(_read_state(source))
+        state = read_weights(source, self)
         table = state.pop("Positional_encoding_op.pe", None)
         if table is not None and not torch.allclose(
             table.float(), positions(len(table), table.shape[-1], table.float()), atol=1e-3
@@ -204,7 +205,8 @@ class CNNSummarizer(nn.Module):
             raise ValueError("the checkpoint's position table is not the sinusoids of the published code")
         if self.linear1 is None:
             state = {name: value for name, value in state.items() if not name.startswith(("linear1.", "linear2."))}
-        _load(self, {name: value for name, value in state.items() if not name.startswith("googlenet.fc.")})
+        state = {name: value for name, value in state.items() if not name.startswith("googlenet.fc.")}
+        load_into(self, state, f"these weights do not fit {type(self).__name__}")
 
     def load_imagenet(self, source: str | Path | Mapping[str, Tensor] | None = None) -> None:
         """Load torchvision's GoogLeNet weights for ImageNet into the CNN, in place.
@@ -216,13 +218,12 @@ class CNNSummarizer(nn.Module):
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If a name is missing or unexpected (classifiers aside), or a shape differs (``width``
-                must be 1024); the message lists all.
+                must be 1024); the message counts them.
         """
         if source is None:
             source = torch.hub.load_state_dict_from_url(IMAGENET_URL, map_location="cpu", check_hash=True)
-        classifiers = ("fc.", "aux1.", "aux2.")
-        state = {name: value for name, value in _read_state(source).items() if not name.startswith(classifiers)}
-        _load(self.googlenet, state)
+        state = read_googlenet(source, self.googlenet)
+        load_into(self.googlenet, state, f"these weights do not fit {type(self.googlenet).__name__}")
 
 
 def stretch(rows: Tensor, length: int) -> Tensor:
@@ -239,31 +240,3 @@ def positions(length: int, width: int, like: Tensor) -> Tensor:
     rates = torch.exp(torch.arange(0, width, 2, device=like.device) * (-math.log(10000.0) / width))
     angles = torch.arange(length, device=like.device).unsqueeze(1) * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width].to(like.dtype)
-
-
-def _read_state(source: str | Path | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    if isinstance(source, Mapping):
-        return source
-    try:
-        state = torch.load(source, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{source} is not a file of weights that torch can load: {error}") from error
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{source} holds a {type(state).__name__}, expected a state dict")
-    return state
-
-
-def _load(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    own = module.state_dict()
-    problems = [f"missing: {name}" for name in own if name not in state]
-    problems += [f"unexpected: {name}" for name in state if name not in own]
-    problems += [
-        f"shape of {name}: expected {tuple(own[name].shape)}, got {tuple(value.shape)}"
-        for name, value in state.items()
-        if name in own and own[name].shape != value.shape
-    ]
-    if problems:
-        raise ValueError(f"these weights do not fit {type(module).__name__}:\n  " + "\n  ".join(problems))
-    module.load_state_dict(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,6 +40,26 @@ class _ExactLinear(torch.autograd.Function):
         low = gradient.to(x.dtype)
         of_x = (low @ weight.to(x.dtype)).to(weight.dtype) if ctx.needs_input_grad[0] else None
         return of_x, (low.T @ x).to(weight.dtype), gradient.sum(dim=0), None
+
+
+@torch.no_grad()
+def fold_into(layer: nn.Linear, mean: Tensor, scale: Tensor) -> None:
+    """Change a linear layer so that x gives what ``(x - mean) / scale`` gave before; (d,) and () as ``fold_inputs``."""
+    layer.bias.sub_(layer.weight @ mean / scale)
+    layer.weight.div_(scale)
+
+
+def check_frames(module: nn.Module, frames: Tensor, lengths: Sequence[int]) -> None:
+    """Refuse frames that are not (L, d) of the module's ``feature_dim`` or that the lengths of the videos do not fit.
+
+    Raises:
+        ValueError: If so.
+    """
+    expected = f"{type(module).__name__}(feature_dim={module.feature_dim}) expected frames (T, {module.feature_dim})"
+    if frames.ndim != 2 or frames.shape[1] != module.feature_dim or len(frames) == 0:
+        raise ValueError(f"{expected} with T >= 1, got {tuple(frames.shape)}")
+    if min(lengths, default=0) < 1 or sum(lengths) != len(frames):
+        raise ValueError(f"{expected} of videos whose lengths >= 1 add up to T, got T={len(frames)} and {[*lengths]}")
 
 
 def add_top_rows(x: Tensor, top: Tensor) -> Tensor:

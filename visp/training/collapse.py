@@ -25,7 +25,7 @@ class CollapseWatch:
         self._warned: set[str] = set()
 
     def update(self, metrics: Mapping[str, float]) -> None:
-        """Take the metrics of one step: ``step``, ``num_videos``, ``info_nce``, ``keep_ratio``, ``saturated_share``."""
+        """Take the metrics of one step: those of :class:`visp.ViSPOutput`, and ``step``."""
         self._recent.append(metrics)
         if len(self._recent) < self.window:
             return
@@ -34,13 +34,13 @@ class CollapseWatch:
             self._warn(
                 "drops all",
                 f"step {step}: the summarizer keeps {keep:.1%} of the frames and no longer learns; "
-                "raise size_target, lower size_weight or the learning rate",
+                "raise the size target, lower the fixed size weight or the learning rate",
             )
         if self._always("keep_ratio", above=0.99):
             self._warn(
                 "keeps all",
                 f"step {step}: the summarizer keeps {keep:.1%} of the frames and no longer learns; "
-                "set size_target, raise size_weight or lower the learning rate",
+                "set a size target, raise the fixed size weight or lower the learning rate",
             )
         if self._always("saturated_share", above=0.9):
             self._warn(
@@ -48,19 +48,19 @@ class CollapseWatch:
                 f"step {step}: {metrics['saturated_share']:.0%} of the logits are saturated, which leaves the "
                 "summarizer hardly a gradient; lower the learning rate or the binary_weight",
             )
-        bounds = [math.log(m["num_videos"]) - m["info_nce"] for m in self._recent]
-        if max(bounds) < 0.05 and max(bounds) - min(bounds) < 0.1:
+        bounds, ceiling = [m["mi_lower_bound"] for m in self._recent], metrics["mi_ceiling"]
+        if ceiling > 0 and max(bounds) < 0.05 and max(bounds) - min(bounds) < 0.1:
             self._warn(
                 "flat",
-                f"step {step}: InfoNCE stays at log N = {math.log(metrics['num_videos']):.2f}, the encoder tells no "
-                "videos apart; its embeddings may be tiny, equal or mostly dropout noise: use another encoder "
+                f"step {step}: InfoNCE stays at log N = {ceiling:.2f}, the encoder tells nothing "
+                "apart; its embeddings may be tiny, equal or mostly dropout noise: use another encoder "
                 "(--encoder attention), a cosine similarity, or another learning rate",
             )
-        if max(m["info_nce"] for m in self._recent) < 0.02 * math.log(metrics["num_videos"]):
+        if ceiling > 0 and max(m["info_nce"] / m["mi_ceiling"] for m in self._recent) < 0.02:
             self._warn(
                 "too easy",
                 f"step {step}: the bound on mutual information has reached log N, so the loss hardly tells the "
-                "summarizer anything any more; use larger batches, hard_negatives, a smaller size_target or an "
+                "summarizer anything any more; use larger batches, hard_negatives, a smaller size target or an "
                 "encoder with bounded similarities",
             )
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from visp.pretrainer import ViSPPretrainer
 from visp.summarizers.cnn import CNNSummarizer
-from visp.training.settings import Precision
+from visp.training.options import Precision, PretrainOptions
+from visp.utils.distributed import is_first
 
-KIB_A_FRAME = {"float32": 920, "bf16": 610, "fp16": 610}
+KIB_PER_FRAME = {"float32": 920, "bf16": 610, "fp16": 610}
 """Activations that one pass of a built-in model of width 1024 keeps of a frame, measured (docs/performance.md)."""
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -20,6 +24,32 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 LARGEST_SHARE = 0.5
 """Share of the device's memory that activations may take."""
+
+
+@contextmanager
+def recomputing(
+    objective: Any, options: PretrainOptions, lengths: Sequence[int] | None, num_processes: int
+) -> Iterator[None]:
+    """Have the objective recompute activations in the block if the options say so, or if they would not fit."""
+    if not hasattr(objective, "recompute"):
+        yield
+        return
+    before: bool = objective.recompute
+    recompute = before if options.recompute is None else options.recompute
+    if options.recompute is None and not before and lengths is not None and isinstance(objective, ViSPPretrainer):
+        batch_size = -(-options.batch_size // num_processes)
+        device = next(objective.parameters()).device
+        recompute = should_recompute(objective, lengths, batch_size, options.precision, device)
+        if recompute and options.progress and is_first():
+            print(
+                "a batch's activations may not fit into memory and are recomputed; recompute=False keeps them",
+                file=sys.stderr,
+            )
+    objective.recompute = recompute
+    try:
+        yield
+    finally:
+        objective.recompute = before
 
 
 def should_recompute(
@@ -40,13 +70,13 @@ def should_recompute(
         True if they would.
     """
     frames = sum(sorted(lengths)[-batch_size:])
-    return LARGEST_SHARE * memory_of(device) < frames * 1024 * KIB_A_FRAME[precision] * _widths(pretrainer)
+    return LARGEST_SHARE * memory_of(device) < frames * 1024 * KIB_PER_FRAME[precision] * _widths(pretrainer)
 
 
 def memory_of(device: torch.device) -> int:
     """Return the bytes that this process may take: a GPU's, or its part of what the machine or container has.
 
-    8 GiB of memory are taken for granted where the system does not tell.
+    Where the system does not tell, 8 GiB of memory are assumed.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory

@@ -1,4 +1,4 @@
-"""The metrics of a run, one JSON object a step, and on request for TensorBoard."""
+"""The metrics of a run, one JSON object per step, and on request for TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class MetricsLog:
 
     Args:
         folder: Folder of the run.
-        step: Steps done; what an earlier run logged of later ones is dropped.
+        step: Steps done; what an earlier run logged of later ones is dropped, and so is a line that was cut.
         tensorboard: Whether to write event files too.
     """
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool = False) -> None:
         path = folder / "metrics.jsonl"
-        lines = path.read_text().splitlines(keepends=True)[:step] if path.exists() else []
+        lines = path.read_bytes().splitlines(keepends=True)[:step] if path.exists() else []
         with replacing(path) as file:
-            file.write("".join(lines).encode())
+            file.writelines(line for line in lines if _is_whole(line))
         self._file = path.open("a")
         self._writer: Any = None
         if tensorboard:
@@ -43,6 +43,13 @@ class MetricsLog:
         self._file.close()
         if self._writer is not None:
             self._writer.close()
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def summary_writer() -> Any:

@@ -1,13 +1,23 @@
-"""The folder of a run, and the plain files in it."""
+"""The folder of a run: its settings, its log, its checkpoint and its weights."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from visp.inputs import Standardization, beside
+from visp.training.metrics_log import MetricsLog, summary_writer
+from visp.training.options import RunOptions
 from visp.utils.files import replacing
-from visp.weights import CheckpointError
+from visp.weights import CheckpointError, load_state, save_state
+
+_BEFORE_THE_FIRST_STEP = {"checkpoint.pt", "config.json", "metrics.jsonl"}
 
 
 def digest(value: object) -> str:
@@ -21,20 +31,84 @@ def write_json(path: Path, value: object) -> None:
         file.write((json.dumps(value, indent=2, default=str) + "\n").encode())
 
 
-def prepare_folder(folder: Path, resume: bool) -> Path:
-    """Make the folder of a run, or check that it can be gone on with.
+def run_folder(options: RunOptions) -> RunFolder | None:
+    """Return the folder that the options name, if they do."""
+    if options.out_dir is None:
+        return None
+    return RunFolder(options.out_dir, resume=options.resume, tensorboard=options.tensorboard)
+
+
+class RunFolder:
+    """Writes ``config.json``, ``metrics.jsonl``, ``checkpoint.pt`` and ``weights.pt``.
+
+    Args:
+        path: The folder; :meth:`open` makes it.
+        resume: Whether to resume the run in it.
+        tensorboard: Whether to write event files too.
 
     Raises:
-        FileExistsError: If it is a file, or is not empty and ``resume`` is false.
-        CheckpointError: If ``resume`` is true and it holds files but no checkpoint.
+        ImportError: If ``tensorboard`` is asked for and not installed.
     """
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file, expected a folder for the run")
-    if folder.exists() and any(folder.iterdir()) and not resume:
-        raise FileExistsError(f"{folder} is not empty; resume the run in it, or choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for unfinished in folder.glob(".visp-*"):  # of a run that was killed while it saved
-        unfinished.unlink()
-    if resume and any(folder.iterdir()) and not (folder / "checkpoint.pt").exists():
-        raise CheckpointError(f"{folder} is not empty and holds no checkpoint.pt to resume from")
-    return folder
+
+    def __init__(self, path: str | os.PathLike[str], *, resume: bool = False, tensorboard: bool = False) -> None:
+        self.path = Path(path)
+        self.resume = resume
+        self.tensorboard = tensorboard
+        self._log: MetricsLog | None = None
+        if tensorboard:
+            summary_writer()  # refused before anything is written
+
+    def open(self) -> dict[str, Any] | None:
+        """Make the folder, or check that its run can be resumed, and return the checkpoint if there is one.
+
+        Raises:
+            FileExistsError: If it is a file, or is not empty and ``resume`` is false. What a run left that did no step
+                does not count.
+            CheckpointError: If ``resume`` is true and it holds files but no checkpoint, or the checkpoint is not one.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(f"{self.path} is a file, expected a folder for the run")
+        if self.path.exists() and any(self.path.iterdir()) and not self.resume and not self._without_a_step():
+            raise FileExistsError(f"{self.path} is not empty; resume the run in it, or choose another folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.path.glob(".visp-*"):  # of a run that was killed while it saved
+            unfinished.unlink()
+        checkpoint = self.path / "checkpoint.pt"
+        if not self.resume:
+            return None
+        if any(self.path.iterdir()) and not checkpoint.exists():
+            raise CheckpointError(f"{self.path} is not empty and holds no checkpoint.pt to resume from")
+        return load_state(checkpoint) if checkpoint.exists() else None
+
+    def start(self, step: int, config: Mapping[str, Any]) -> None:
+        """Write the settings, and open the log after so many steps."""
+        write_json(self.path / "config.json", config)
+        self._log = MetricsLog(self.path, step, tensorboard=self.tensorboard)
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Add the metrics of a step to the log."""
+        assert self._log is not None, "start() opens the log"
+        self._log.write(metrics)
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Replace the checkpoint."""
+        save_state(dict(state), self.path / "checkpoint.pt")
+
+    def save_weights(self, state: Mapping[str, Tensor], change: Standardization | None) -> None:
+        """Write the weights that the run ends with, and the standardization that the summarizer carries."""
+        path = self.path / "weights.pt"
+        if change is not None:
+            save_state({name: value.cpu() for name, value in change._asdict().items()}, beside(path))
+        save_state(dict(state), path)
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            self._log.close()
+
+    def _without_a_step(self) -> bool:
+        log = self.path / "metrics.jsonl"
+        names = {path.name for path in self.path.iterdir() if not path.name.startswith(".visp-")}
+        return names <= _BEFORE_THE_FIRST_STEP and (self.path / "config.json").exists() and not (
+            log.exists() and log.read_bytes()
+        )  # fmt: skip

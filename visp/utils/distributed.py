@@ -59,16 +59,16 @@ class UnionBatch:
         return sum(map(len, self.lengths))
 
     def gather(self, parts: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-        """Gather one vector a video, for each of several parts.
+        """Gather one vector per video, for each of several parts.
 
         Every process must then compute the same loss. The gradient is that of the loss times the number of processes:
         their average, as DDP takes it, is the gradient of the loss.
 
         Args:
-            parts: Each one vector a video of this process, of any length.
+            parts: Each one vector per video of this process, of any length.
 
         Returns:
-            The parts with one vector a video of the union batch.
+            The parts with one vector per video of the union batch.
         """
         if len(self.lengths) == 1:
             return [list(part) for part in parts]
@@ -81,6 +81,16 @@ class UnionBatch:
             for part, union in zip(parts, gathered, strict=True):
                 union += [next(vectors).to(part[0].dtype) for _ in lengths]
         return gathered
+
+    def gather_rows(self, parts: Sequence[Sequence[Tensor]], counts: Sequence[int]) -> list[list[Tensor]]:
+        """Gather one matrix (K_i, e) per video, for each of several parts, as :meth:`gather` does.
+
+        Args:
+            parts: Each one matrix per video of this process.
+            counts: K of each video of the union batch.
+        """
+        flat = self.gather([[matrix.flatten() for matrix in part] for part in parts])
+        return [[vector.view(count, -1) for vector, count in zip(part, counts, strict=True)] for part in flat]
 
     def fetch(self, videos: Sequence[Tensor], indices: Sequence[int]) -> list[Tensor]:
         """Fetch a video of the union batch for each video of this process; only those needed are sent.

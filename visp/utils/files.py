@@ -155,7 +155,8 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
 def unfinished(path: Path) -> Iterator[Path]:
     """Give an empty file that takes the place of ``path`` when the block ends well, and vanishes if not.
 
-    The target is locked meanwhile; what earlier writers of it left unfinished, because they were killed, is removed.
+    It is on the disk before it takes the place. The target is locked meanwhile; what earlier writers of it left
+    unfinished, because they were killed, is removed.
 
     Args:
         path: The file to write, in a folder that exists; an older one is replaced at once or not at all. Of a link, the

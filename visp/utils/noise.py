@@ -1,16 +1,70 @@
-"""Noise from a generator of its own, on the device where it is used."""
+"""Noise that depends on a seed, a step and a purpose alone, never on what ran before it."""
 
 from __future__ import annotations
 
+from enum import IntEnum
+
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class Purpose(IntEnum):
+    """What a step of pretraining draws noise for."""
+
+    SELECTION = 0
+    GATE = 1
+    RANDOM_SELECTION = 2
+    RANDOM_GATE = 3
+    DONORS = 4
+
+
+class Noise(nn.Module):
+    """The source of all noise of a pretraining run; its state is (seed, step), saved with the module that holds it.
+
+    Args:
+        seed: At least 0; by default drawn from torch's global generator.
+
+    Raises:
+        ValueError: If the seed is negative.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__()
+        if seed is not None and seed < 0:
+            raise ValueError(f"seed must be at least 0, got {seed}")
+        self.seed = int(torch.randint(2**62, ())) if seed is None else seed
+        self.step = 0
+
+    def generator(self, purpose: Purpose, video: int = 0, contrast: int = 0) -> torch.Generator:
+        """Return a generator for one purpose, video and contrast at the current step.
+
+        Args:
+            purpose: What the noise is for.
+            video: Index of the video in the batch.
+            contrast: Number of the contrast, for what each draws of its own.
+        """
+        return keyed_generator(self.seed, self.step, video, purpose, *([contrast] if contrast else []))
+
+    def get_extra_state(self) -> Tensor:
+        """Return (seed, step) as part of ``state_dict()``."""
+        return torch.tensor([self.seed, self.step])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up the noise of a saved state."""
+        self.seed, self.step = state.tolist()
+
+
+def keyed_generator(*key: int) -> torch.Generator:
+    """Return a generator on the CPU whose noise is independent for every key of whole numbers, each at least 0."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
 
 
 def uniform(like: Tensor, generator: torch.Generator) -> Tensor:
     """Draw uniform noise in [0, 1).
 
-    It is made on the generator's device, so one seed gives the same noise on every device, and sent to a GPU without
-    waiting for it.
+    It is made on the generator's device, so one seed gives the same noise on every device, and copied to a GPU
+    without waiting for it.
 
     Args:
         like: What the noise is for.
@@ -24,3 +78,8 @@ def uniform(like: Tensor, generator: torch.Generator) -> Tensor:
         like.shape, generator=generator, device=generator.device, dtype=like.dtype, pin_memory=page_locked
     )
     return noise.to(like.device, non_blocking=page_locked)
+
+
+def bernoulli(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw 0 or 1 for each probability."""
+    return (uniform(probabilities, generator) < probabilities).to(probabilities.dtype)

@@ -1,17 +1,19 @@
-"""Keep the activations of one video at a time: drop them after the forward pass, recompute in backward."""
+"""Keep the activations of one video at a time: drop them after the forward pass, compute them again in backward."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+_Output = TypeVar("_Output")
 
-def recomputed(module: nn.Module, function: Callable[..., Tensor], *args: object) -> Tensor:
+
+def recomputed(module: nn.Module, function: Callable[..., _Output], *args: object) -> _Output:
     """Call ``function(*args)``, which runs ``module``, without keeping its activations for backward.
 
     The recomputation starts from the buffers that the module had at the first pass and leaves no trace in
@@ -24,7 +26,7 @@ def recomputed(module: nn.Module, function: Callable[..., Tensor], *args: object
     first_pass = _Buffers()
     output = checkpoint(function, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), first_pass))
     first_pass.snapshot = {place: was.copy for place, was in before.items() if was.changed_in(*place)}
-    return cast(Tensor, output)
+    return cast(_Output, output)
 
 
 class _Before:

@@ -1,6 +1,6 @@
 """A video in, its features or its summary out (needs PyAV, ``pip install "visp[video]"``)."""
 
-from visp.video.corpus import Corpus, extract_corpus
+from visp.video.corpus import Corpus, extract_corpus, features_of
 from visp.video.decode import SampledFrame, VideoError, iter_sampled_frames
 from visp.video.extract import VideoFeatures, extract_features
 from visp.video.extractors import Extractor, GoogLeNetPool5, make_extractor
@@ -20,6 +20,7 @@ __all__ = [
     "WrittenSummary",
     "extract_corpus",
     "extract_features",
+    "features_of",
     "html_report",
     "iter_sampled_frames",
     "make_extractor",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -18,24 +19,31 @@ import numpy as np
 import numpy.typing as npt
 import torch.distributed as dist
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
-from visp.data import VideoRecord, read_record, write_h5
-from visp.data.h5 import natural_order
+from visp.data import VideoRecord
+from visp.utils.lock import locked
 from visp.video.decode import VideoError, require_av, shown
-from visp.video.extract import Batch, Ending, VideoFeatures, collected, find_shots, read_batches
-from visp.video.extractors import Extractor, Preprocess
+from visp.video.extract import (
+    Batch,
+    Ending,
+    VideoFeatures,
+    check_fps,
+    checked_batch_size,
+    collected,
+    find_shots,
+    reason,
+)
+from visp.video.extractors import Extractor, make_extractor
+from visp.video.parts import Parts
 from visp.video.render import check_target
+from visp.video.sources import Source, find_videos, identified, refuse_input
+from visp.video.workers import Decoder, is_of_a_dead_worker
 
 KTSFrames = Literal["sampled", "all"]
 """Where KTS may cut: at the sampled frames, or at every frame."""
 
-_NAMES = "3gp asf avi divx f4v flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv rm ts vob webm wmv"
-ENDINGS = frozenset(f".{name}" for name in _NAMES.split(" "))
-"""Names in a folder that are taken for videos; a file that is given by name may end as it likes."""
-_PART = "video"
-"""Group of the one video of a part."""
+STAGES = ("decoding", "network", "shots")
 
 
 @dataclass(frozen=True)
@@ -46,23 +54,15 @@ class Corpus:
         path: The h5 file.
         videos: Name of each video in the file, by its group.
         left_out: Why a file is not in it, in one line, by its name.
-        resumed: How many of the videos were there from an earlier, interrupted run.
+        resumed: How many of the videos were there from an earlier run.
+        seconds: Time spent by stage, summed over the processes: ``"decoding"``, ``"network"`` and ``"shots"``.
     """
 
     path: Path
     videos: dict[str, str]
     left_out: dict[str, str]
     resumed: int
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A file, the name under which it is known, its group in the h5 file and its own finished part."""
-
-    path: Path
-    name: str
-    group: str
-    part: Path
+    seconds: dict[str, float]
 
 
 def extract_corpus(
@@ -72,7 +72,7 @@ def extract_corpus(
     *,
     fps: float = 2.0,
     kts_frames: KTSFrames = "sampled",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int = 0,
     overwrite: bool = False,
     progress: bool = False,
@@ -81,8 +81,9 @@ def extract_corpus(
 
     Groups are ``video_1``, ``video_2``, ... in the order of the files; ``video_name`` says which file each one is.
     A file that cannot be read is left out with its reason and does not stop the others; its number stays free.
-    Each video is kept in a folder beside ``out`` as soon as it is done, so that the same call goes on where an
-    interrupted one stopped. Under ``torchrun`` each process takes its share of the files and the first one writes.
+    Each video is kept in a folder beside ``out`` as soon as it is done, so that the same call resumes where an
+    interrupted one stopped; what an existing ``out`` holds of unchanged files is taken over. Under ``torchrun`` each
+    process takes its share of the files and the first one writes.
 
     Args:
         inputs: Videos, or folders, in which every file is taken that is named like a video.
@@ -91,7 +92,7 @@ def extract_corpus(
         fps: Sampled frames a second of video.
         kts_frames: Where KTS may cut: ``"sampled"``, as in the field, or ``"all"``, at every frame, for which every
             frame goes through the model.
-        batch_size: Frames that go through the model together.
+        batch_size: Frames that go through the model together; None for 4 on a CPU and 32 elsewhere.
         workers: Processes that decode, each its own videos; 0 to decode in this one.
         overwrite: Replaces an existing file.
         progress: Shows bars of files and of frames.
@@ -102,48 +103,116 @@ def extract_corpus(
     Raises:
         FileNotFoundError: If there is no such input.
         FileExistsError: If ``out`` exists and ``overwrite`` is false.
+        BlockingIOError: If another process is writing ``out``.
         ModuleNotFoundError: If PyAV is not installed.
-        VideoError: If not one video could be read; the message gives the reasons.
-        ValueError: If an option is out of its range, or no input is a video.
+        VideoError: If not one video could be read; the message gives the reasons. If a decoding process died.
+        ValueError: If an option is out of its range, no input is a video, or ``out`` is an input.
     """
     require_av()
     check_kts_frames(kts_frames)
-    target = Path(out)
-    check_target(target, overwrite=overwrite)
+    check_fps(fps)
+    target = Path(out).resolve()  # of a link, the file that it leads to is written
+    videos = find_videos(inputs)
     extract = extractor if isinstance(extractor, Extractor) else Extractor(extractor)
-    provenance = {**extract.provenance, "sampling_rate": f"{fps:g} fps", "kts": f"linear kernel, {kts_frames} frames"}
-    parts = target.with_name(f".{target.name}.parts")
-    sources = _sources(inputs, parts, provenance)
-    parts.mkdir(exist_ok=True)
-    with _process_group() as (rank, processes):
-        own = sources[rank::processes]
-        missing = [source for source in own if not source.part.exists()]
+    made_with = _made_with(extract, fps, kts_frames)
+    decoder = Decoder(
+        extract.preprocess, None if kts_frames == "all" else fps, checked_batch_size(batch_size, extract), workers
+    )
+    with _processes() as processes, _output(target, videos, processes, overwrite=overwrite):
+        parts = Parts(target, made_with)
+        sources = identified(videos, made_with)
+        own = sources[processes.rank :: processes.size]
+        missing = [source for source in own if not parts.has(source)]
+        if missing:
+            _ = extract.feature_dim  # a model that cannot work is refused before the videos are decoded
         failed: dict[str, str] = {}
-        batches = _batches(missing, extract.preprocess, None if kts_frames == "all" else fps, batch_size, workers)
+        seconds = dict.fromkeys(STAGES, 0.0)
         with (
+            decoder.naming_the_dead(),
             tqdm(total=len(own), initial=len(own) - len(missing), unit="video", disable=not progress) as files,
             tqdm(unit="frame", disable=not progress, leave=False) as frames,
         ):
-            for source, result in _results(batches, missing, extract, frames):
-                if isinstance(result, VideoFeatures):
-                    write_h5(source.part, [_record(source, result, fps, kts_frames)], overwrite=True)
+            for source, result in _results(decoder, missing, extract, frames):
+                record = result if isinstance(result, str) else _record(source, result, fps, kts_frames, seconds)
+                if isinstance(record, str):
+                    failed[source.group] = record
                 else:
-                    failed[source.group] = result
+                    parts.keep(source, record)
                 files.update()
-        shares = _gathered((failed, len(own) - len(missing)), processes)
-        reasons = {group: reason for failures, _ in shares for group, reason in failures.items()}
+        shares = processes.gathered((failed, len(own) - len(missing), seconds))
+        reasons = {group: text for failures, _, _ in shares for group, text in failures.items()}
         done = [source for source in sources if source.group not in reasons]
         left_out = {source.name: reasons[source.group] for source in sources if source.group in reasons}
         if not done:
-            with suppress(OSError):
-                parts.rmdir()
             raise VideoError("not one video could be read:\n  " + "\n  ".join(left_out.values()))
-        if rank == 0:
-            write_h5(target, (_finished(source) for source in done), provenance=provenance, overwrite=overwrite)
-            if not left_out:
-                shutil.rmtree(parts)
-        _gathered(None, processes)  # no process returns before the file is there
-    return Corpus(target, {s.group: s.name for s in done}, left_out, sum(resumed for _, resumed in shares))
+        if processes.rank == 0:
+            parts.join(done)
+        processes.gathered(None)  # none returns before the file is there
+    return Corpus(
+        Path(out),
+        {source.group: source.name for source in done},
+        left_out,
+        sum(number for _, number, _ in shares),
+        {stage: sum(spent[stage] for _, _, spent in shares) for stage in STAGES},
+    )
+
+
+def features_of(
+    paths: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    extractor: Extractor | None = None,
+    *,
+    fps: float = 2.0,
+    kts_frames: KTSFrames = "sampled",
+    batch_size: int | None = None,
+    workers: int = 0,
+    progress: bool = False,
+) -> Path:
+    """Make the h5 file of features of videos, or reuse what is there of it; only changed files are extracted again.
+
+    Its name tells the inputs and how the features are made, so that other inputs or another extractor have a file of
+    their own. Files that cannot be read are left out, with a warning that gives the reasons.
+
+    Args:
+        paths: Videos, or folders of them.
+        folder: Where the file is kept; made if it does not exist.
+        extractor: The image model; None for EfficientNet-Lite0.
+        fps: Sampled frames a second of video.
+        kts_frames: Where KTS may cut; see :func:`extract_corpus`.
+        batch_size: Frames that go through the model together; None for 4 on a CPU and 32 elsewhere.
+        workers: Processes that decode, each its own videos; 0 to decode in this one.
+        progress: Shows bars of files and of frames.
+
+    Returns:
+        The h5 file.
+
+    Raises:
+        FileNotFoundError: If there is no such input.
+        BlockingIOError: If another process is writing the file.
+        ModuleNotFoundError: If PyAV is not installed, or the extractor's weights are not.
+        VideoError: If not one video could be read, or a decoding process died.
+        ValueError: If an option is out of its range, or no input is a video.
+    """
+    extract = make_extractor() if extractor is None else extractor
+    inputs = [os.fsencode(Path(path).resolve()).hex() for path in paths]
+    identity = json.dumps([inputs, _made_with(extract, fps, kts_frames)], sort_keys=True)
+    name = Path(paths[0]).resolve().stem if paths else ""
+    out = Path(folder) / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}.h5"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    corpus = extract_corpus(
+        paths,
+        out,
+        extract,
+        fps=fps,
+        kts_frames=kts_frames,
+        batch_size=batch_size,
+        workers=workers,
+        overwrite=True,
+        progress=progress,
+    )
+    if corpus.left_out:
+        warnings.warn("left out:\n  " + "\n  ".join(corpus.left_out.values()), stacklevel=2)
+    return corpus.path
 
 
 def check_kts_frames(kts_frames: str) -> None:
@@ -152,97 +221,80 @@ def check_kts_frames(kts_frames: str) -> None:
         raise ValueError(f"kts_frames must be 'sampled' or 'all', got {kts_frames!r}")
 
 
-def _sources(inputs: Sequence[str | os.PathLike[str]], parts: Path, provenance: dict[str, str]) -> list[_Source]:
-    found: dict[str, Path] = {}
-    for given in map(Path, inputs):
-        if given.is_dir():
-            paths = (p for p in given.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-            named = {p.relative_to(given).as_posix(): p for p in paths if not p.name.startswith(".")}
-            if not named:
-                raise ValueError(f"{shown(given)}: no file in this folder is named like a video (.mp4, .mkv, ...)")
-        elif given.exists():
-            named = {given.name: given}
-        else:
-            raise FileNotFoundError(f"{shown(given)}: no such file or folder")
-        if twice := sorted(found.keys() & named):
-            raise ValueError(f"two videos are named {twice[0]!r}; give their common folder")
-        found |= named
-    sources = []
-    for number, name in enumerate(sorted(found, key=natural_order), start=1):
-        stat = found[name].stat()
-        identity = [os.fsencode(name).hex(), stat.st_size, stat.st_mtime_ns, provenance]
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        readable = os.fsencode(name).decode("utf-8", "replace")
-        sources.append(_Source(found[name], readable, f"video_{number}", parts / f"{digest[:32]}.h5"))
-    return sources
+def _made_with(extract: Extractor, fps: float, kts_frames: KTSFrames) -> dict[str, str]:
+    return {**extract.provenance, "sampling_rate": f"{fps:g} fps", "kts": f"linear kernel, {kts_frames} frames"}
 
 
-class _Decoder(IterableDataset[tuple[int, Batch | Ending | str]]):
-    """What the files hold, with the file's number: batches and an ending, or the reason why it cannot be read."""
-
-    def __init__(
-        self, paths: Sequence[Path], preprocess: Preprocess, fps: float | None, batch_size: int, threads: int
-    ) -> None:
-        self.paths = paths
-        self.preprocess = preprocess
-        self.fps = fps
-        self.batch_size = batch_size
-        self.threads = threads
-
-    def __iter__(self) -> Iterator[tuple[int, Batch | Ending | str]]:
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for number in range(first, len(self.paths), step):
-            items = read_batches(
-                self.paths[number], self.preprocess, fps=self.fps, batch_size=self.batch_size, threads=self.threads
-            )
+@contextmanager
+def _output(target: Path, videos: Mapping[str, Path], processes: _Processes, *, overwrite: bool) -> Iterator[None]:
+    """Refuse an output that cannot be, in every process, and hold its lock in the first one."""
+    with ExitStack() as stack:
+        refusal: Exception | None = None
+        if processes.rank == 0:
             try:
-                for item in items:
-                    yield number, item
-            except (VideoError, OSError) as error:
-                yield number, str(error)
-
-
-def _batches(
-    sources: Sequence[_Source], preprocess: Preprocess, fps: float | None, batch_size: int, workers: int
-) -> Iterable[tuple[int, Batch | Ending | str]]:
-    workers = min(workers, len(sources))
-    decoder = _Decoder([s.path for s in sources], preprocess, fps, batch_size, threads=1 if workers else 0)
-    return DataLoader(decoder, batch_size=None, num_workers=workers, collate_fn=_as_it_is) if sources else ()
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
+                refuse_input(target, videos)
+                check_target(target, overwrite=overwrite)
+                stack.enter_context(locked(target))
+                check_target(target, overwrite=overwrite)  # it may have been made in the meantime
+            except (OSError, ValueError) as error:
+                refusal = error
+        first, *_ = processes.gathered(refusal)
+        if first is not None:
+            raise first
+        yield
 
 
 def _results(
-    batches: Iterable[tuple[int, Batch | Ending | str]], sources: Sequence[_Source], extract: Extractor, bar: tqdm[Any]
-) -> Iterator[tuple[_Source, VideoFeatures | str]]:
-    """Yield the features of each file, or the reason why there are none, as they come."""
+    decoder: Decoder, sources: Sequence[Source], extract: Extractor, bar: tqdm[Any]
+) -> Iterator[tuple[Source, VideoFeatures | str]]:
+    """Yield the features of each video, or the reason why there are none, as they come."""
     rows: dict[int, list[npt.NDArray[np.float32]]] = {}
     picks: dict[int, list[int]] = {}
-    network: dict[int, float] = {}
-    for number, item in batches:
+    network: dict[int, float] = defaultdict(float)
+    failed: set[int] = set()
+    for number, item in decoder.decoded([source.path for source in sources]):
+        source = sources[number]
+        if number in failed:
+            continue
         if isinstance(item, Batch):
             started = time.perf_counter()
-            rows.setdefault(number, []).append(extract(item.images))
-            network[number] = network.get(number, 0.0) + time.perf_counter() - started
+            try:
+                rows.setdefault(number, []).append(extract(item.images))
+            except Exception as error:
+                if is_of_a_dead_worker(error):
+                    raise
+                failed.add(number)
+                rows.pop(number, None)
+                yield source, reason(source.path, error)
+                continue
+            network[number] += time.perf_counter() - started
             picks.setdefault(number, []).extend(item.picks)
-            bar.set_description(shown(sources[number].name), refresh=False)
+            bar.set_description(shown(source.name), refresh=False)
             bar.update(len(item.picks))
         elif isinstance(item, Ending):
-            yield sources[number], collected(rows.pop(number), picks.pop(number), item, network.pop(number))
+            yield source, collected(rows.pop(number), picks.pop(number), item, network[number])
         else:
             rows.pop(number, None)
-            yield sources[number], item
+            yield source, item
 
 
-def _record(source: _Source, video: VideoFeatures, fps: float, kts_frames: KTSFrames) -> VideoRecord:
-    shots = find_shots(video)
+def _record(
+    source: Source, video: VideoFeatures, fps: float, kts_frames: KTSFrames, seconds: dict[str, float]
+) -> VideoRecord | str:
+    """Cut a video into shots and make its record, or say why that fails; its time is added to ``seconds``."""
+    started = time.perf_counter()
+    try:
+        shots = find_shots(video)
+    except Exception as error:
+        if is_of_a_dead_worker(error):
+            raise
+        return reason(source.path, error)
+    for stage, spent in {**video.seconds, "shots": time.perf_counter() - started}.items():
+        seconds[stage] += spent
     if kts_frames == "all":
         video = video.at(fps)
     return VideoRecord(
-        name=_PART,
+        name=source.group,
         features=video.features,
         picks=video.picks,
         n_frames=video.n_frames,
@@ -258,31 +310,37 @@ def _record(source: _Source, video: VideoFeatures, fps: float, kts_frames: KTSFr
     )
 
 
-def _finished(source: _Source) -> VideoRecord:
-    """Read a finished part, which an earlier run may have made when the file had another number."""
-    return replace(read_record(source.part, _PART), name=source.group)
+@dataclass(frozen=True)
+class _Processes:
+    """This process and the others of ``torchrun``."""
+
+    rank: int
+    size: int
+    group: Any = None
+
+    def gathered(self, own: Any) -> list[Any]:
+        if self.size == 1:
+            return [own]
+        shares: list[Any] = [None] * self.size
+        dist.all_gather_object(shares, own, group=self.group)
+        return shares
 
 
 @contextmanager
-def _process_group() -> Iterator[tuple[int, int]]:
-    """Join the other processes of ``torchrun`` where there are any; yields this one's rank and their number."""
+def _processes() -> Iterator[_Processes]:
+    """Join the other processes of ``torchrun`` where there are any."""
     if not dist.is_available() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield 0, 1
+        yield _Processes(0, 1)
         return
-    joined = dist.is_initialized()
-    if not joined:
-        # They meet only at the end, and one share of the files may take days longer than another.
-        dist.init_process_group("gloo", timeout=timedelta(days=30))
+    # They meet only at the end, and one share of the files may take days longer than another.
+    patience = timedelta(days=30)
+    if dist.is_initialized():
+        group = dist.new_group(backend="gloo", timeout=patience)
+        yield _Processes(dist.get_rank(), dist.get_world_size(), group)
+        dist.destroy_process_group(group)
+        return
+    dist.init_process_group("gloo", timeout=patience)
     try:
-        yield dist.get_rank(), dist.get_world_size()
+        yield _Processes(dist.get_rank(), dist.get_world_size())
     finally:
-        if not joined:
-            dist.destroy_process_group()
-
-
-def _gathered(own: Any, processes: int) -> list[Any]:
-    if processes == 1:
-        return [own]
-    shares: list[Any] = [None] * processes
-    dist.all_gather_object(shares, own)
-    return shares
+        dist.destroy_process_group()

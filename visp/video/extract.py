@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -16,8 +17,11 @@ from tqdm import tqdm
 
 from visp.eval.kts import kts
 from visp.eval.shots import shots_from_change_points
-from visp.video.decode import SAMPLING_TOLERANCE, VideoReader, sampled
+from visp.video.decode import SAMPLING_TOLERANCE, VideoError, VideoReader, sampled, shown
 from visp.video.extractors import Extractor, Preprocess
+
+CPU_BATCH, BATCH = 4, 32
+"""Frames that go through the model together if nothing is said, on a CPU, whose cache holds few maps, and elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def extract_features(
     extractor: Extractor | nn.Module,
     *,
     fps: float | None = 2.0,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> VideoFeatures:
     """Extract the features of one video.
@@ -100,7 +104,7 @@ def extract_features(
         extractor: The image model: an :class:`Extractor`, or a module that maps images (B, 3, 224, 224), normalised
             as for ImageNet, to features (B, d).
         fps: Sampled frames a second of video; None takes every frame.
-        batch_size: Frames that go through the model together.
+        batch_size: Frames that go through the model together; None for 4 on a CPU and 32 elsewhere.
         progress: Shows a bar.
 
     Returns:
@@ -112,11 +116,12 @@ def extract_features(
         ValueError: If an option is out of its range, or the model does not return one finite vector a frame.
     """
     extract = extractor if isinstance(extractor, Extractor) else Extractor(extractor)
+    frames_at_once = checked_batch_size(batch_size, extract)
     rows: list[npt.NDArray[np.float32]] = []
     picks: list[int] = []
     network = 0.0
     with tqdm(unit="frame", desc=Path(path).name, disable=not progress, dynamic_ncols=True, leave=False) as bar:
-        for item in read_batches(path, extract.preprocess, fps=fps, batch_size=batch_size):
+        for item in read_batches(path, extract.preprocess, fps=fps, batch_size=frames_at_once):
             if isinstance(item, Ending):
                 return collected(rows, picks, item, network)
             started = time.perf_counter()
@@ -132,48 +137,81 @@ def read_batches(
     preprocess: Preprocess,
     *,
     fps: float | None = 2.0,
-    batch_size: int = 32,
+    batch_size: int = BATCH,
     threads: int = 0,
 ) -> Iterator[Batch | Ending]:
-    """Decode a video into batches of prepared frames, and its ending.
+    """Decode a video into batches of prepared frames of one shape, and its ending.
 
     Args:
         path: The video.
         preprocess: Maps a frame (H, W, 3) uint8 to a tensor.
         fps: Sampled frames a second of video; None takes every frame.
-        batch_size: Frames a batch.
+        batch_size: Largest number of frames in a batch; there are fewer where the prepared frames' shape changes.
         threads: Threads of the decoder; 0 lets it choose.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        VideoError: If the file cannot be read as a video, or is cut short.
+        VideoError: If the file cannot be read as a video, or is cut short, or a frame cannot be prepared.
         ValueError: If an option is out of its range.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_fps(fps)
+    try:
+        yield from _batches(path, preprocess, fps, batch_size, threads)
+    except (VideoError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # of any kind: what a damaged file makes of a decoder, or a frame of the preparation
+        raise VideoError(reason(path, error)) from error
+
+
+def _batches(
+    path: str | os.PathLike[str], preprocess: Preprocess, fps: float | None, batch_size: int, threads: int
+) -> Iterator[Batch | Ending]:
     times: list[float] = []
     picks: list[int] = []
     images: list[Tensor] = []
     decoding, resumed = 0.0, time.perf_counter()
     with VideoReader(path, threads=threads) as reader:
         for frame in sampled(reader, fps, times):
-            picks.append(frame.index)
-            images.append(preprocess(frame.image))
-            if len(picks) == batch_size:
+            image = preprocess(frame.image)
+            if images and (len(images) == batch_size or image.shape != images[0].shape):
                 batch = Batch(picks, torch.stack(images))
                 decoding += time.perf_counter() - resumed
                 yield batch
                 resumed = time.perf_counter()
                 picks, images = [], []
-        if picks:
-            batch = Batch(picks, torch.stack(images))
-            decoding += time.perf_counter() - resumed
-            yield batch
-            resumed = time.perf_counter()
+            picks.append(frame.index)
+            images.append(image)
+        batch = Batch(picks, torch.stack(images))
         end, damaged = reader.end, reader.damaged
     decoding += time.perf_counter() - resumed
-    frame_times = np.array([*times, end]) - times[0]
-    yield Ending(frame_times, damaged, decoding)
+    yield batch
+    yield Ending(np.array([*times, end]) - times[0], damaged, decoding)
+
+
+def reason(path: str | os.PathLike[str], error: Exception) -> str:
+    """Say in one line which file an error of any kind belongs to."""
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"{shown(path)}: {text if text.isprintable() else repr(text)}"
+
+
+def check_fps(fps: float | None) -> None:
+    """Refuse a sampling rate that is not positive."""
+    if fps is not None and not (0 < fps < math.inf):
+        raise ValueError(f"fps must be a positive number of frames a second, got {fps!r}")
+
+
+def checked_batch_size(batch_size: int | None, extractor: Extractor) -> int:
+    """Return the number of frames that go through a model together.
+
+    Raises:
+        ValueError: If it is not positive.
+    """
+    if batch_size is None:
+        return CPU_BATCH if extractor.device.type == "cpu" else BATCH
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    return batch_size
 
 
 def collected(rows: list[npt.NDArray[np.float32]], picks: list[int], ending: Ending, network: float) -> VideoFeatures:

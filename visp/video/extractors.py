@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 from visp.factory import find_factory
 from visp.summarizers.cnn import IMAGENET_URL
 from visp.summarizers.inception import GoogLeNetTrunk
-from visp.weights import load_state, state_hash
+from visp.video.efficientnet import EfficientNetLite0, packaged_weights
+from visp.weights import CheckpointError, load_into, read_googlenet, read_weights, state_hash
 
+EXTRACTORS = ("efficientnet-lite0", "googlenet")
 RESIZE, CROP = 256, 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PREPROCESSING = f"RGB, shorter side {RESIZE} (bilinear, antialiased), centre crop {CROP}, ImageNet mean and std"
+_CROPPED = f"RGB, shorter side {RESIZE} (bilinear, antialiased), centre crop {CROP}"
+PREPROCESSING = f"{_CROPPED}, ImageNet mean and std"
 
 Preprocess = Callable[[npt.NDArray[np.uint8]], Tensor]
 
@@ -46,11 +50,9 @@ class GoogLeNetPool5(nn.Module):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file holds no weights, or others than GoogLeNet's.
+            CheckpointError: If the file holds no weights, or others than GoogLeNet's.
         """
-        classifiers = ("fc.", "aux1.", "aux2.")
-        state = {name: value for name, value in load_state(path).items() if not name.startswith(classifiers)}
-        _load_strictly(self.googlenet, state, path)
+        load_into(self.googlenet, read_googlenet(path, self.googlenet), f"the weights of {path} do not fit")
 
 
 class Extractor:
@@ -60,9 +62,11 @@ class Extractor:
         model: Maps a batch of prepared frames to features (B, d), or (B, d, 1, 1). It is put into evaluation mode
             for each call.
         preprocess: Maps a frame (H, W, 3) uint8 RGB to the tensor that the model wants, without the batch axis. A
-            uint8 tensor (3, H, W) is then scaled to [0, 1] and normalised with ImageNet's mean and standard
-            deviation; any other goes into the model as it is. By default, torchvision's preparation for ImageNet
-            models: shorter side to 256, centre crop 224.
+            uint8 tensor (3, H, W) is then scaled to [0, 1] and normalised with ``mean`` and ``std``; any other goes
+            into the model as it is. By default, torchvision's preparation for ImageNet models: shorter side to 256,
+            centre crop 224.
+        mean: Mean of each channel, of values in [0, 1]; by default ImageNet's.
+        std: Standard deviation of each channel; by default ImageNet's.
         name: Name of the model, for the provenance.
         weights: Where its weights came from, for the provenance.
         normalisation: What was done to the features, for the provenance.
@@ -74,6 +78,8 @@ class Extractor:
         model: nn.Module,
         *,
         preprocess: Preprocess | None = None,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
         name: str = "",
         weights: str = "as given",
         normalisation: str = "as the model returns them",
@@ -81,6 +87,8 @@ class Extractor:
     ) -> None:
         self.model = model
         self.preprocess = preprocess or resize_and_crop
+        self.mean, self.std = mean, std
+        self._feature_dim: int | None = None
         self.provenance = {
             "extractor": name or type(model).__name__,
             "extractor_weights": weights,
@@ -96,11 +104,9 @@ class Extractor:
         Raises:
             ValueError: If the model does not return one finite vector a frame.
         """
-        parameter = next(self.model.parameters(), None)
-        if parameter is not None:
-            images = images.to(parameter.device)
+        images = images.to(self.device)
         if images.dtype == torch.uint8:
-            images = normalised(images)
+            images = normalised(images, self.mean, self.std)
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
@@ -123,43 +129,111 @@ class Extractor:
             raise ValueError(f"the extractor {self.provenance['extractor']} returned values that are not finite")
         return rows
 
-    @cached_property
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        parameter = next(self.model.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    @property
     def feature_dim(self) -> int:
-        """d, dimension of a frame's features."""
-        frame = np.zeros((RESIZE, RESIZE, 3), dtype=np.uint8)
-        return int(self(self.preprocess(frame).unsqueeze(0)).shape[1])
+        """d, dimension of a frame's features, found by extracting those of a black frame."""
+        if self._feature_dim is None:
+            frame = np.zeros((RESIZE, RESIZE, 3), dtype=np.uint8)
+            self._feature_dim = int(self(self.preprocess(frame).unsqueeze(0)).shape[1])
+        return self._feature_dim
 
 
-def make_extractor(name: str = "googlenet", weights: str | os.PathLike[str] | None = None) -> Extractor:
+def make_extractor(name: str | None = None, weights: str | os.PathLike[str] | None = None) -> Extractor:
     """Make an extractor as the command line names it.
 
     Args:
-        name: ``"googlenet"``, or ``"package.module:factory"``, where ``factory()`` returns an image model or an
+        name: ``"efficientnet-lite0"``, the default where no weights are given; ``"googlenet"``, the default where
+            some are; or ``"package.module:factory"``, where ``factory()`` returns an image model or an
             :class:`Extractor`.
-        weights: File of weights; ``"random"`` for GoogLeNet with random ones, to try the pipeline. A factory's
-            model has its own weights where none are given.
+        weights: File of weights; ``"imagenet"`` for the published ones, which EfficientNet-Lite0 has with the extra
+            ``features`` and uses by default, and which are fetched for GoogLeNet; ``"random"`` to try the pipeline.
+            A factory's model has its own weights where none are given.
 
     Raises:
         FileNotFoundError: If there is no such file of weights.
+        ModuleNotFoundError: If the weights of EfficientNet-Lite0 are not installed.
+        OSError: If GoogLeNet's weights cannot be fetched.
         ValueError: If GoogLeNet is given no weights, the weights do not fit, or the factory cannot be found.
-        TypeError: If the factory returns something else.
+        TypeError: If the factory cannot be called without arguments, or returns something else.
     """
-    if name != "googlenet":
-        return _from_factory(name, weights)
+    if name is None:
+        name = "efficientnet-lite0" if weights is None else "googlenet"
+    if name == "efficientnet-lite0":
+        return _efficientnet_lite0("imagenet" if weights is None else weights)
+    if name == "googlenet":
+        return _googlenet(weights)
+    return _from_factory(name, weights)
+
+
+def _efficientnet_lite0(weights: str | os.PathLike[str]) -> Extractor:
+    path = packaged_weights() if weights == "imagenet" else weights
+    return Extractor(
+        _built_in(EfficientNetLite0, path),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        name="efficientnet-lite0",
+        weights=_weights_name(path),
+        preprocessing=f"{_CROPPED}, mean and std 0.5",
+    )
+
+
+def _googlenet(weights: str | os.PathLike[str] | None) -> Extractor:
     if weights is None:
         raise ValueError(
-            "the GoogLeNet extractor needs weights: pass --extractor-weights FILE, torchvision's "
-            f"{IMAGENET_URL.rpartition('/')[2]} (docs/video.md says how to fetch it), or --extractor-weights random "
-            "to try the pipeline with features that mean nothing"
+            "the extractor googlenet needs weights: 'imagenet' fetches torchvision's, a path names a file of them "
+            f"({IMAGENET_URL.rpartition('/')[2]}), 'random' tries the pipeline with features that mean nothing"
         )
-    if weights == "random":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = GoogLeNetPool5()
-    else:
-        model = GoogLeNetPool5()
+    path = fetched_weights(IMAGENET_URL) if weights == "imagenet" else weights
+    return Extractor(
+        _built_in(GoogLeNetPool5, path),
+        name="googlenet pool5",
+        weights=_weights_name(path),
+        normalisation="L2 norm 1",
+    )
+
+
+def _built_in(
+    kind: type[EfficientNetLite0] | type[GoogLeNetPool5], weights: str | os.PathLike[str]
+) -> EfficientNetLite0 | GoogLeNetPool5:
+    if weights != "random":
+        model = kind()
         model.load_weights(weights)
-    return Extractor(model, name="googlenet pool5", weights=_weights_name(weights), normalisation="L2 norm 1")
+        return model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return kind()
+
+
+def fetched_weights(url: str) -> Path:
+    """Return a file of weights from torch.hub's folder, fetched if it is not there; its hash is checked each time.
+
+    Args:
+        url: Where it is; its name ends in the first digits of its SHA-256, as torch.hub's do.
+
+    Raises:
+        OSError: If it cannot be fetched.
+        CheckpointError: If the file has another hash.
+    """
+    name = url.rpartition("/")[2]
+    digits = Path(name).stem.rpartition("-")[2]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=digits)
+        except OSError as error:
+            raise OSError(f"{url} cannot be fetched ({error}); fetch it elsewhere and put it at {path}") from error
+        except RuntimeError as error:  # its word for another hash
+            raise CheckpointError(f"{url}: {error}") from error
+    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(digits):
+        raise CheckpointError(f"{path} is damaged: its SHA-256 does not begin with {digits}; remove it")
+    return path
 
 
 def resize_and_crop(image: npt.NDArray[np.uint8]) -> Tensor:
@@ -180,19 +254,33 @@ def resize_and_crop(image: npt.NDArray[np.uint8]) -> Tensor:
     return resized[:, top : top + CROP, left : left + CROP].contiguous()
 
 
-def normalised(images: Tensor) -> Tensor:
-    """Scale uint8 images (B, 3, H, W) to [0, 1] and apply ImageNet's mean and standard deviation."""
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (MEAN, STD))
-    return (images.float() / 255 - mean) / std
+def normalised(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
+    """Scale uint8 images (B, 3, H, W) to [0, 1] and normalise each channel, by default with ImageNet's values."""
+    offset, scale = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, std))
+    return (images.float() / 255 - offset) / scale
+
+
+def _called(name: str) -> object:
+    factory = find_factory("extractor", name, EXTRACTORS)
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        attribute = name.partition(":")[2]
+        raise TypeError(f"the factory of an extractor is called without arguments, {attribute}(): {error}") from error
+    except ValueError:  # it has no signature that can be looked at
+        pass
+    return factory()
 
 
 def _from_factory(name: str, weights: str | os.PathLike[str] | None) -> Extractor:
-    made = find_factory("extractor", name, ("googlenet",))()
+    made = _called(name)
     model = made.model if isinstance(made, Extractor) else made
     if not isinstance(model, nn.Module):
         raise TypeError(f"{name} returned a {type(made).__name__}, expected a torch.nn.Module or visp.video.Extractor")
+    if weights == "imagenet":
+        raise ValueError(f"weights 'imagenet' are those of {' and '.join(EXTRACTORS)}, got the extractor {name}")
     if weights not in (None, "random"):
-        _load_strictly(model, load_state(weights), weights)
+        load_into(model, read_weights(weights, model), f"the weights of {weights} do not fit")
     source = "as the factory made them" if weights is None else _weights_name(weights)
     if isinstance(made, Extractor):
         made.provenance |= {
@@ -206,10 +294,3 @@ def _from_factory(name: str, weights: str | os.PathLike[str] | None) -> Extracto
 
 def _weights_name(weights: str | os.PathLike[str]) -> str:
     return "random" if weights == "random" else Path(weights).name
-
-
-def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"the weights of {path} do not fit: {error}") from error

@@ -50,6 +50,7 @@ def write_summary(
     shots: npt.ArrayLike,
     out: str | os.PathLike[str],
     *,
+    lengths: npt.ArrayLike | None = None,
     pictures: Collection[int] = (),
     overwrite: bool = False,
 ) -> WrittenSummary:
@@ -65,6 +66,7 @@ def write_summary(
         path: The video.
         shots: (S, 2) first and last frame of each shot, inclusive, ascending, as indices of its decoded frames.
         out: The summary: .mp4, .m4v, .mov or .mkv.
+        lengths: (S,) seconds after which each shot is cut off, within its last frame; None for its frames in full.
         pictures: Indices of frames of these shots to return as images.
         overwrite: Replaces an existing file.
 
@@ -75,11 +77,13 @@ def write_summary(
         FileNotFoundError: If there is no such video, or no folder to write to.
         FileExistsError: If ``out`` exists and ``overwrite`` is false.
         VideoError: If the video cannot be read or encoded, or ends before the last shot.
-        ValueError: If the shots are not ascending pairs of frames, or ``out`` has another ending.
+        ValueError: If the shots are not ascending pairs of frames, ``lengths`` do not fit them, or ``out`` has another
+            ending.
     """
     source, target = Path(path), Path(out)
     check_output(source, target, overwrite=overwrite)
     spans = _checked(shots)
+    limits = _checked_lengths(lengths, len(spans))
     with (
         VideoReader(source) as reader,
         SoundReader(source) as sound,
@@ -87,7 +91,7 @@ def write_summary(
         _output(name, target) as container,
     ):
         writer = _Writer(container, reader, sound)
-        kept = writer.write(spans, frozenset(pictures))
+        kept = writer.write(spans, limits, frozenset(pictures))
         has_sound = sound.stream is not None
     return WrittenSummary(target, np.array(writer.times), writer.duration, has_sound, kept)
 
@@ -156,10 +160,12 @@ class _Writer:
         self._video = self._video_stream(first.frame)
         self._sound = None if sound.stream is None else SoundWriter(container, sound)
 
-    def write(self, shots: npt.NDArray[np.integer], pictures: frozenset[int]) -> dict[int, npt.NDArray[np.uint8]]:
-        """Encode the shots (S, 2) and return the pictures by frame index."""
+    def write(
+        self, shots: npt.NDArray[np.integer], lengths: npt.NDArray[np.float64], pictures: frozenset[int]
+    ) -> dict[int, npt.NDArray[np.uint8]]:
+        """Encode the shots (S, 2), cut off after ``lengths`` (S,), and return the pictures by frame index."""
         kept: dict[int, npt.NDArray[np.uint8]] = {}
-        for first, last in shots.tolist():
+        for (first, last), length in zip(shots.tolist(), lengths.tolist(), strict=True):
             while self._ahead is not None and self._ahead.index < first:
                 self._ahead = next(self._frames, None)
             begin = end = 0.0 if self._ahead is None else self._ahead.time
@@ -173,6 +179,7 @@ class _Writer:
                     )
                 current, self._ahead = self._ahead, next(self._frames, None)
                 end = current.time + current.duration if self._ahead is None else self._ahead.time
+                end = min(end, begin + length) if current.index == last else end
                 if current.index in pictures:
                     kept[current.index] = upright_image(current.frame)
                 self._encode(current.frame, self.duration + current.time - begin, self.duration + end - begin)
@@ -239,3 +246,10 @@ def _checked(shots: npt.ArrayLike) -> npt.NDArray[np.integer]:
     if ends[0] < 0 or (spans[:, 1] < spans[:, 0]).any() or (spans[1:, 0] <= spans[:-1, 1]).any():
         raise ValueError(f"expected shots (first frame, last frame) that ascend without overlap, got {spans.tolist()}")
     return spans
+
+
+def _checked_lengths(lengths: npt.ArrayLike | None, number: int) -> npt.NDArray[np.float64]:
+    limits = np.full(number, np.inf) if lengths is None else np.asarray(lengths, dtype=np.float64)
+    if limits.shape != (number,) or not (limits > 0).all():
+        raise ValueError(f"expected a positive length in seconds for each of {number} shots, got {limits.tolist()}")
+    return limits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +16,8 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from visp._version import __version__
-from visp.eval.knapsack import knapsack
 from visp.eval.kts import kts
-from visp.eval.summary import shot_scores, upsample_scores
+from visp.eval.summary import choose_shots
 from visp.prediction import predict
 from visp.utils.files import replacing
 from visp.video.corpus import KTSFrames, check_kts_frames
@@ -27,6 +27,13 @@ from visp.video.render import check_output, check_target, write_summary
 from visp.video.report import html_report
 from visp.video.result import VideoSummary
 from visp.weights import state_hash
+
+_SHORTEST = 0.1
+"""Seconds for which a frame is shown at least, where it is not shown for less in the video."""
+_FINE = 0.01
+"""Seconds, the longest unit of the budget where the video is not too long for it."""
+_MOST_UNITS = 2_000_000
+"""Units of a whole video that the knapsack can take."""
 
 
 def summarize_video(
@@ -40,7 +47,7 @@ def summarize_video(
     fps: float = 2.0,
     kts_frames: KTSFrames = "sampled",
     segment_length: int | None = 2000,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     report: str | os.PathLike[str] | None = None,
     json_file: str | os.PathLike[str] | None = None,
     settings: dict[str, str] | None = None,
@@ -49,8 +56,9 @@ def summarize_video(
 ) -> VideoSummary:
     """Summarize a video: the shots of greatest total score within a budget of time, cut with their sound.
 
-    A shot longer than the budget, which no summary could hold, is split by KTS into shots of at most the budget;
-    ``notes`` says so. So every video longer than its budget has a summary, and a shorter one is kept whole.
+    A shot longer than the budget, which no summary could hold, is split by KTS into shots of at most the budget, and
+    a frame that is shown for longer than the budget is shown for as long as the budget; ``notes`` says so. So every
+    video longer than its budget has a summary, and a shorter one is kept whole.
 
     Args:
         path: The video.
@@ -64,7 +72,7 @@ def summarize_video(
             frame goes through the extractor.
         segment_length: Largest number of sampled frames that the summarizer sees at once; None for all. CSTA takes
             about half a megabyte a frame.
-        batch_size: Frames that go through the extractor together.
+        batch_size: Frames that go through the extractor together; None for 4 on a CPU and 32 elsewhere.
         report: Writes an HTML page there, whole in itself.
         json_file: Writes the shots with their times there.
         settings: More to record of how the summary is made, such as the summarizer's weights.
@@ -100,11 +108,17 @@ def summarize_video(
     with clock.stage("scores"):
         scores = predict(summarizer, video.features, segment_length)
     with clock.stage("knapsack"):
-        worth = shot_scores(upsample_scores(scores, video.picks, video.n_frames), shots)
-        selected = _chosen(worth, _weights(video, shots), _capacity(video, longest))
+        worth, selected = _chosen(video, scores, shots, _capacity(video, longest))
         key_frames = np.array([_best_pick(video, scores, shots[shot]) for shot in selected])
     with clock.stage("writing"):
-        written = write_summary(source, shots[selected], target, pictures=key_frames.tolist(), overwrite=overwrite)
+        shot_times = np.stack([video.frame_times[shots[:, 0]], video.frame_times[shots[:, 1] + 1]], axis=1)
+        kept = np.minimum(np.diff(shot_times[selected]).ravel(), max(longest, _SHORTEST))
+        written = write_summary(
+            source, shots[selected], target, lengths=kept, pictures=key_frames.tolist(), overwrite=overwrite
+        )
+        if cut := int((shot_times[selected, 1] - written.times[:, 1] > 1e-6).sum()):
+            notes.append(f"{cut} of the frames, shown for longer than the budget in the video, end with the budget.")
+        shot_times[selected] = written.times
 
     made_with = {**(settings or {}), **extract.provenance}
     for model in ("extractor", "summarizer"):
@@ -126,7 +140,7 @@ def summarize_video(
         times=video.frame_times[video.picks],
         scores=scores,
         shots=shots,
-        shot_times=np.stack([video.frame_times[shots[:, 0]], video.frame_times[shots[:, 1] + 1]], axis=1),
+        shot_times=shot_times,
         shot_scores=worth,
         selected=selected,
         key_frames=key_frames,
@@ -177,15 +191,24 @@ class _Clock:
         self.seconds[name] = time.perf_counter() - started
 
 
+def _units(video: VideoFeatures) -> float:
+    """Return the units a second in which the budget is counted, a whole number of them in a frame of average length.
+
+    At a constant frame rate the choice is that of the field, which counts frames.
+    """
+    finest = max(1, _MOST_UNITS // video.n_frames)
+    return min(max(4, math.ceil(1 / (video.frame_rate * _FINE))), finest) * video.frame_rate
+
+
 def _capacity(video: VideoFeatures, longest: float) -> int:
-    """Return a length in seconds as a number of frames of average length, at least 1."""
-    return max(1, int(longest * video.frame_rate + 1e-6))
+    """Return a length in seconds in whole units, at least that of the shortest summary."""
+    return max(1, int(max(longest, min(_SHORTEST, 1 / video.frame_rate)) * _units(video) + 1e-6))
 
 
 def _weights(video: VideoFeatures, shots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the length (S,) of each shot in frames of average length: its frames, at a constant frame rate."""
+    """Return the length (S,) of each shot in units, not less than it is."""
     seconds = video.frame_times[shots[:, 1] + 1] - video.frame_times[shots[:, 0]]
-    return np.maximum(1, np.rint(seconds * video.frame_rate)).astype(np.int64)
+    return np.maximum(1, np.ceil(seconds * _units(video) - 1e-6)).astype(np.int64)
 
 
 def _shots_within(video: VideoFeatures, longest: float) -> tuple[npt.NDArray[np.int64], list[str]]:
@@ -199,6 +222,8 @@ def _shots_within(video: VideoFeatures, longest: float) -> tuple[npt.NDArray[np.
             continue
         split = _split(video, shot, capacity)
         pieces.append(split)
+        if len(split) == 1:  # a single frame, which the summary shows for a shorter time
+            continue
         start, end = video.frame_times[shot[0]], video.frame_times[shot[1] + 1]
         notes.append(
             f"Shot {number} of {len(shots)}, {start:.2f} to {end:.2f} s, is longer than the budget of {longest:.2f} s: "
@@ -211,10 +236,10 @@ def _split(video: VideoFeatures, shot: npt.NDArray[np.int64], capacity: int) -> 
     """Split a shot by KTS with a largest length, and evenly where the sampled frames are too far apart for that."""
     first, last = shot.tolist()
     rows = np.flatnonzero((video.picks >= first) & (video.picks <= last))
-    times = np.append(video.frame_times[video.picks[rows]], video.frame_times[last + 1]) * video.frame_rate
-    longest = min(len(rows), int((capacity + 0.5) / np.median(np.diff(times))) + 1)
+    times = np.append(video.frame_times[video.picks[rows]], video.frame_times[last + 1]) * _units(video)
+    longest = min(len(rows), int(capacity / np.median(np.diff(times))) + 1)
     # With so many rows, at least nine in ten pieces fit; the others are cut evenly.
-    fitting = (n for n in range(longest, 1, -1) if np.quantile(times[n:] - times[:-n], 0.9) < capacity + 0.5)
+    fitting = (n for n in range(longest, 1, -1) if np.quantile(times[n:] - times[:-n], 0.9) <= capacity + 1e-6)
     change_points = kts(unit_norm(video.features[rows]), max_length=next(fitting, 1)).change_points
     starts = [first, *video.picks[rows[change_points]].tolist(), last + 1]
     pieces = [piece for start, stop in pairwise(starts) for piece in _evenly(video, start, stop, capacity)]
@@ -231,10 +256,14 @@ def _evenly(video: VideoFeatures, start: int, stop: int, capacity: int) -> list[
     return [piece for a, b in pairwise(cuts) for piece in _evenly(video, a, b, capacity)]
 
 
-def _chosen(worth: npt.NDArray[np.float64], weights: npt.NDArray[np.int64], capacity: int) -> npt.NDArray[np.intp]:
-    """Choose shots by the knapsack; where a single frame is shown for longer than the budget, the shortest shot."""
-    selected = knapsack(np.maximum(worth, np.finfo(np.float64).tiny), weights, capacity)
-    return selected if len(selected) else np.array([weights.argmin()])
+def _chosen(
+    video: VideoFeatures, scores: npt.NDArray[np.float32], shots: npt.NDArray[np.int64], capacity: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+    """Score shots and choose some; a single frame that is shown for longer than the budget takes all of it."""
+    lengths = np.minimum(_weights(video, shots), capacity)
+    above_zero = np.maximum(scores, np.finfo(np.float32).tiny)
+    chosen = choose_shots(above_zero, shots, video.n_frames, video.picks, capacity=capacity, lengths=lengths)
+    return chosen.scores, chosen.selected
 
 
 def _best_pick(video: VideoFeatures, scores: npt.NDArray[np.float32], shot: npt.NDArray[np.int64]) -> int:

@@ -1,0 +1,90 @@
+"""One pass of a module over a batch: all videos at once where the module can, video by video otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from visp.contracts import (
+    EncodesBatch,
+    ScoresBatch,
+    check_embedding_lengths,
+    check_finite_logits,
+    check_logits_have_gradient,
+    run_encoder,
+    run_summarizer,
+)
+from visp.contrastive import Span, at_least_float32
+from visp.utils.recompute import recomputed
+
+_Output = TypeVar("_Output")
+
+
+def score_videos(summarizer: nn.Module, videos: Sequence[Tensor], *, recompute: bool = False) -> list[Tensor]:
+    """Score the frames of every video, Eq. 7.
+
+    Args:
+        summarizer: Maps frames (T, ...) to logits (T,), or scores batches (:class:`visp.contracts.ScoresBatch`).
+        videos: (T_i, ...) frames.
+        recompute: Drop the activations of each video and compute them again in backward.
+
+    Returns:
+        (T_i,) logits, in float32 at least.
+
+    Raises:
+        ValueError: If the summarizer does not return one logit per frame, or cuts the gradient.
+        TypeError: If it returns something other than floating-point tensors.
+        FloatingPointError: If logits on the CPU are not finite.
+    """
+    if isinstance(summarizer, ScoresBatch) and not recompute:
+        lengths = [len(frames) for frames in videos]
+        logits = list(torch.split(summarizer.forward_batch(torch.cat(list(videos)), lengths), lengths))
+    else:
+        logits = [_run(summarizer, partial(run_summarizer, summarizer), recompute, frames) for frames in videos]
+    for index, alpha in enumerate(logits):
+        if alpha.device.type == "cpu":  # on a GPU this would wait; a run sees its loss there
+            check_finite_logits(alpha, index, summarizer)
+    check_logits_have_gradient(logits[0], summarizer)
+    return [at_least_float32(alpha) for alpha in logits]
+
+
+def embed_pieces(
+    encoder: nn.Module, videos: Sequence[Tensor], spans: Sequence[Sequence[Span]], *, recompute: bool = False
+) -> list[Tensor]:
+    """Embed the pieces of every video.
+
+    Args:
+        encoder: Maps frames (T, ...) to an embedding (e,), or encodes batches (:class:`visp.contracts.EncodesBatch`).
+        videos: (T_i, ...) frames.
+        spans: The pieces of each video.
+        recompute: Drop the activations of each video and compute them again in backward.
+
+    Returns:
+        (K_i, e) embeddings, in float32 at least.
+
+    Raises:
+        ValueError: If the encoder does not return one vector per piece, those of a video of one size.
+        TypeError: If it returns something other than floating-point tensors.
+    """
+    if isinstance(encoder, EncodesBatch) and not recompute:
+        pieces = [frames[first:end] for frames, cuts in zip(videos, spans, strict=True) for first, end in cuts]
+        embeddings = encoder.encode_batch(torch.cat(pieces), [len(piece) for piece in pieces])  # (M, e)
+        return list(torch.split(at_least_float32(embeddings), [len(cuts) for cuts in spans]))
+
+    def embed_video(frames: Tensor, cuts: Sequence[Span]) -> list[Tensor]:
+        return [run_encoder(encoder, frames[first:end]) for first, end in cuts]
+
+    found: list[Tensor] = []
+    for frames, cuts in zip(videos, spans, strict=True):
+        pieces_of_video = _run(encoder, embed_video, recompute, frames, cuts)
+        check_embedding_lengths([end - first for first, end in cuts], pieces_of_video, encoder)
+        found.append(at_least_float32(torch.stack(pieces_of_video)))
+    return found
+
+
+def _run(module: nn.Module, function: Callable[..., _Output], recompute: bool, *args: object) -> _Output:
+    return recomputed(module, function, *args) if recompute else function(*args)

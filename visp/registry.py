@@ -1,0 +1,82 @@
+"""The parts of the objective by name: a further one is a file of its own and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from typing_extensions import get_protocol_members
+
+from visp.contrastive import Contrast, Cosine, InnerProduct, Similarity, Videos, Windows
+from visp.gradient_flow import Gating, GradientFlow, Marginalization, StraightThrough
+from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, Sampler, SigmoidSampler
+
+_Part = TypeVar("_Part")
+
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "concrete": ConcreteSampler,
+    "gumbel_softmax": GumbelSoftmaxSampler,
+    "sigmoid": SigmoidSampler,
+}
+GRADIENT_FLOWS: dict[str, Callable[[], GradientFlow]] = {
+    "gating": Gating,
+    "marginalization": Marginalization,
+    "straight_through": StraightThrough,
+}
+CONTRASTS: dict[str, Callable[[int | None], tuple[Contrast, ...]]] = {
+    "videos": lambda window: (Videos(),),
+    "windows": lambda window: (Windows(window),),
+    "both": lambda window: (Videos(), Windows(window)),
+    "none": lambda window: (),
+}
+SIMILARITIES: dict[str, Callable[[], Similarity]] = {"inner": InnerProduct, "cosine": Cosine}
+
+
+def choose(option: str, choice: str | _Part, choices: Mapping[str, Callable[[], _Part]], kind: type) -> _Part:
+    """Return the part of that name, or the object given in its place.
+
+    Args:
+        option: What is chosen, for messages.
+        choice: A name, or an object of its kind.
+        choices: The parts by name.
+        kind: The protocol that an object must keep.
+
+    Raises:
+        ValueError: If there is no part of that name.
+        TypeError: If the object is a class, or lacks a member of the protocol.
+    """
+    names = ", ".join(map(repr, choices))
+    if isinstance(choice, str):
+        if choice not in choices:
+            raise ValueError(f"{option} must be one of {names} or an object, got {choice!r}")
+        return choices[choice]()
+    if isinstance(choice, type) or not isinstance(choice, kind):
+        members = ", ".join(sorted(get_protocol_members(kind)))
+        raise TypeError(f"{option} must be one of {names} or an object with {members}, got {choice!r}")
+    return choice
+
+
+def choose_contrasts(choice: str | Contrast | tuple[Contrast, ...], window: int | None) -> tuple[Contrast, ...]:
+    """Return the contrasts of that name, or those given in its place.
+
+    Raises:
+        ValueError: If there is no contrast of that name, or ``window`` is given beside an object.
+        TypeError: If an object is not a contrast.
+    """
+    if isinstance(choice, str) and choice in CONTRASTS:
+        return CONTRASTS[choice](window)
+    choices = dict.fromkeys(CONTRASTS, Videos)
+    given = choice if isinstance(choice, tuple) else (choice,)
+    contrasts = tuple(choose("contrast", contrast, choices, Contrast) for contrast in given)
+    if window is not None:
+        raise ValueError(f"window={window} belongs to a contrast given by name; {choice!r} has its own")
+    return contrasts
+
+
+def describe(part: object) -> str:
+    """Return the type of a part and its plain settings as text, equal in every process."""
+    settings = getattr(part, "__dict__", {}).items()
+    plain = [
+        f"{name}={value}" for name, value in settings if isinstance(value, int | float | str) and name != "training"
+    ]
+    return f"{type(part).__name__}({', '.join(plain)})"

@@ -1,0 +1,115 @@
+"""Where the batches of a run come from: their order, the workers that read them, and the noise of each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from visp.data import collate_videos
+from visp.data.sampling import epoch_batches
+from visp.training.interruption import leave_signals_alone
+from visp.training.options import RunOptions
+
+
+class Items(Protocol):
+    """What a run learns from: item i is one tensor, or a tuple of tensors."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
+class Batches:
+    """The batches of every epoch; their order depends on seed and epoch alone.
+
+    Args:
+        items: What is learnt from.
+        names: A name for each item, for messages.
+        options: How they are put together and read.
+        lengths: Number of frames of each item, for batches of similar length; None for batches in a random order.
+        rank: Number of this process.
+        num_processes: Number of processes that share every batch.
+        pin_memory: Whether the batches go to a GPU.
+
+    Raises:
+        ValueError: If there are more processes than items in a batch.
+    """
+
+    def __init__(
+        self,
+        items: Items,
+        names: Sequence[str],
+        options: RunOptions,
+        *,
+        lengths: Sequence[int] | None = None,
+        rank: int = 0,
+        num_processes: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        self.items = items
+        self.names = list(names)
+        self.seed = options.seed
+        self.num_workers = options.num_workers
+        self.timeout = options.worker_timeout if options.num_workers else 0.0
+        self.lengths = lengths
+        self.rank = rank
+        self.num_processes = num_processes
+        self.pin_memory = pin_memory
+        self.per_epoch = math.ceil(len(items) / options.batch_size)
+        if len(items) // self.per_epoch < num_processes:
+            raise ValueError(
+                f"{num_processes} processes need as many videos in every batch, and the smallest has "
+                f"{len(items) // self.per_epoch}; raise batch_size or start fewer processes"
+            )
+
+    def __call__(self, step: int, num_steps: int) -> Iterator[tuple[list[str], list[Any]]]:
+        """Yield the batches from a step on: the names of its items, and those items that are this process's part.
+
+        Torch's global generator is seeded for each step.
+
+        Raises:
+            TimeoutError: If a worker does not bring its batch in time.
+        """
+        while step < num_steps:
+            epoch, first = divmod(step, self.per_epoch)
+            generator = torch.Generator().manual_seed(_key((self.seed, epoch)))
+            batches = epoch_batches(len(self.items), self.per_epoch, generator, lengths=self.lengths)[first:]
+            parts = [np.array_split(batch, self.num_processes)[self.rank].tolist() for batch in batches]
+            loader = DataLoader(
+                cast("Dataset[Any]", self.items),
+                batch_sampler=parts,
+                collate_fn=collate_videos,
+                num_workers=self.num_workers,
+                timeout=self.timeout,
+                worker_init_fn=leave_signals_alone,
+                pin_memory=self.pin_memory,
+                generator=generator,  # its own, so that loading draws nothing from dropout's noise
+            )
+            loaded = iter(loader)
+            for indices, part in zip(batches, parts, strict=True):
+                # Dropout's noise is keyed by step and process: a resumed run needs no random state of an earlier one.
+                torch.manual_seed(_key((self.seed, step, self.rank), purpose=1))
+                yield [self.names[index] for index in indices], self._next(loaded, part, step)
+                step += 1
+
+    def _next(self, loaded: Iterator[list[Any]], part: Sequence[int], step: int) -> list[Any]:
+        try:
+            return next(loaded)
+        except RuntimeError as error:
+            if "DataLoader timed out" not in str(error):
+                raise
+            names = ", ".join(self.names[index] for index in part)
+            raise TimeoutError(
+                f"no worker has brought the batch of step {step + 1} within {self.timeout:g} seconds; its videos: "
+                f"{names}. Look at their files, or raise worker_timeout"
+            ) from error
+
+
+def _key(entropy: tuple[int, ...], *, purpose: int | None = None) -> int:
+    spawn_key = () if purpose is None else (purpose,)
+    return int(np.random.SeedSequence(entropy, spawn_key=spawn_key).generate_state(1, np.uint64)[0])

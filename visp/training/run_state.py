@@ -1,0 +1,145 @@
+"""What a run's checkpoint holds, and how it comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from visp.training.options import RunOptions
+from visp.utils.distributed import num_processes, rank
+from visp.weights import CheckpointError
+
+
+class RunState:
+    """A module and everything that its training changes.
+
+    Args:
+        kind: What the run does, in the checkpoint's format and in messages.
+        module: What is trained, on the device to train on; its whole state is in the checkpoint.
+        options: How the weights move.
+        together: Whether several processes train one module, each on its part of every batch. The loss must then be
+            that of the whole batch. Without, this process trains for itself.
+
+    Attributes:
+        step: Steps done.
+        skipped: How many of them fp16 skipped.
+        average: Average of the parameters over the steps, or None.
+        extra: What else the run keeps in its checkpoint.
+
+    Raises:
+        ValueError: If no parameter requires a gradient.
+    """
+
+    def __init__(self, kind: str, module: nn.Module, options: RunOptions, *, together: bool = False) -> None:
+        self.kind = kind
+        self.module = module
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        if not self.parameters:
+            raise ValueError(f"there is nothing to train: no parameter of the {kind} run requires a gradient")
+        self.parameter_list = nn.ParameterList(self.parameters)
+        self.device = self.parameters[0].device
+        self.rank, self.num_processes = (rank(), num_processes()) if together else (0, 1)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=options.lr, weight_decay=options.weight_decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
+        self.average = None if options.ema_decay is None else _averaged(self.parameter_list, options.ema_decay)
+        self.step = 0
+        self.skipped = 0
+        self.skipped_in_a_row = 0
+        self.extra: dict[str, Any] = {}
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        """The floating-point buffers, such as running statistics."""
+        return [buffer for buffer in self.module.buffers() if buffer.is_floating_point() and buffer.numel()]
+
+    def keep_average(self) -> None:
+        """Give the module the average of its weights, if one is kept."""
+        if self.average is not None:
+            with torch.no_grad():
+                for parameter, average in zip(self.parameters, self.average.parameters(), strict=True):
+                    parameter.copy_(average)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Have the module use the average of its weights in the block, if one is kept."""
+        last = [parameter.detach().clone() for parameter in self.parameters] if self.average is not None else []
+        self.keep_average()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, value in zip(self.parameters, last, strict=bool(last)):
+                    parameter.copy_(value)
+
+    def checkpoint(self, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what :meth:`restore` takes.
+
+        Args:
+            fingerprint: What must not change when the run is resumed, by name.
+        """
+        return {
+            "format": self._format,
+            "step": self.step,
+            "skipped": [self.skipped, self.skipped_in_a_row],
+            "fingerprint": dict(fingerprint),
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "extra": self.extra,
+        }
+
+    def restore(self, state: Mapping[str, Any], fingerprint: Mapping[str, Any], source: object) -> None:
+        """Take over a checkpoint.
+
+        Args:
+            state: The checkpoint.
+            fingerprint: As it must have been.
+            source: Where it comes from, for messages.
+
+        Raises:
+            CheckpointError: If it is none, is of a run with another fingerprint (the message lists the differences), or
+                of another model.
+        """
+        if state.get("format") != self._format:
+            raise CheckpointError(f"{source} is not a checkpoint of a {self.kind} run")
+        there = state["fingerprint"]
+        differences = [
+            f"{name} was {there.get(name)!r} and is {fingerprint.get(name)!r}"
+            for name in dict.fromkeys([*fingerprint, *there])
+            if there.get(name) != fingerprint.get(name)
+        ]
+        if differences:
+            raise CheckpointError(f"{source} is of a run with other settings: {'; '.join(differences)}")
+        try:
+            self.module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{source} is of another model: {error}") from error
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.step = state["step"]
+        self.skipped, self.skipped_in_a_row = state["skipped"]
+        self.extra = state["extra"]
+
+    @property
+    def _format(self) -> str:
+        return f"visp-{self.kind}-2"
+
+
+def _averaged(parameters: nn.ParameterList, decay: float) -> AveragedModel:
+    """Average from the weights that the run starts with; at step s the decay is at most (1 + s) / (10 + s)."""
+
+    def average(averaged: Tensor, parameter: Tensor, step: Tensor | int) -> Tensor:
+        kept = torch.as_tensor((1 + step) / (10 + step)).clamp(max=decay)  # the first weights fade sooner
+        return averaged * kept + parameter * (1 - kept)
+
+    model = AveragedModel(parameters, avg_fn=average)
+    model.update_parameters(parameters)
+    return model
