@@ -299,6 +299,24 @@ def test_a_folder_scan_takes_no_playlist(tmp_path: Path, folder: Path) -> None:
     assert corpus.left_out == {}
 
 
+def test_names_that_are_not_utf8_are_told_apart(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path / "videos")
+    os.mkdir(folder)  # noqa: PTH102, a path of bytes
+    for name in (b"\xff.mp4", b"\xfe.mp4"):
+        with open(folder + b"/" + name, "wb") as file:  # noqa: PTH123
+            file.write(b"broken")
+    write_clip(tmp_path / "videos" / "clip.mp4", 20)
+    corpus = extract_corpus([tmp_path / "videos"], tmp_path / "corpus.h5", colour_extractor())
+    assert set(corpus.left_out) == {"\\xff.mp4", "\\xfe.mp4"}
+    assert all(reason.isprintable() for reason in corpus.left_out.values())
+
+
+def test_an_output_that_is_a_link_to_itself_is_one_line(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "loop.h5").symlink_to(tmp_path / "loop.h5")
+    with pytest.raises(ValueError, match=r"loop\.h5: a link that leads nowhere"):
+        extract_corpus([folder], tmp_path / "loop.h5", colour_extractor(), overwrite=True)
+
+
 def test_only_what_changed_is_extracted_again(tmp_path: Path, folder: Path) -> None:
     run = tmp_path / "runs"
     extractor = colour_extractor()
@@ -374,4 +392,4 @@ def test_pretraining_takes_a_folder_of_videos_and_keeps_their_features_beside_th
     (features,) = runs.glob("*.h5")
     assert features.name.startswith("videos-")
     assert printed.count(f"features of {folder}: {features}\n") == 2
-    assert printed.count("8 videos, 19 frames (2 to 4 a video), features of dimension 1280") == 2
+    assert printed.count("8 videos, 19 frames (2 to 4 per video), features of dimension 1280") == 2

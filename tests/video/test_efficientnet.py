@@ -59,7 +59,7 @@ def test_a_dog_is_a_dog_and_more_so_than_with_imagenets_normalisation(network: E
     frames = iter_sampled_frames(real_video("torchcodec_dog_eating_854132.mp4"), fps=2)
     images = torch.stack([extractor.preprocess(frame.image) for frame in frames])
     ours, imagenets = (
-        network.classify(prepared).softmax(dim=1)[:, DOGS].sum(dim=1)
+        torch.cat([network.classify(few) for few in torch.split(prepared, 4)]).softmax(dim=1)[:, DOGS].sum(dim=1)
         for prepared in (normalised(images, extractor.mean, extractor.std), normalised(images))
     )
     assert ours.mean() > 0.9
@@ -101,10 +101,10 @@ def test_weights_of_another_network_are_refused(network: EfficientNetLite0, tmp_
     with pytest.raises(CheckpointError, match=r"less\.pt do not fit EfficientNet-Lite0(.|\n)*blocks\.3\.depthwise"):
         network.load_weights(tmp_path / "less.pt")
     save_state({**load_state(packaged_weights()), "more": torch.zeros(1)}, tmp_path / "more.pt")
-    with pytest.raises(CheckpointError, match=r"Unexpected key.*\"more\""):
+    with pytest.raises(CheckpointError, match="unexpected: more"):
         network.load_weights(tmp_path / "more.pt")
     save_state({**load_state(packaged_weights()), "_fc.bias": torch.zeros(7)}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="size mismatch for classifier"):
+    with pytest.raises(CheckpointError, match=r"shape of classifier\.bias: expected \(1000,\), got \(7,\)"):
         network.load_weights(tmp_path / "other.pt")
 
 

@@ -66,7 +66,7 @@ def with_default(pool: int = 8) -> nn.Module:
 def test_a_factory_is_called_without_arguments_and_the_error_says_so() -> None:
     assert make_extractor(f"{__name__}:with_default").feature_dim == 192
     with pytest.raises(
-        TypeError, match=r"called without arguments, with_argument\(\): missing a required argument: 'feature_dim'"
+        TypeError, match=r"with_argument is called as with_argument\(\): missing a required argument: 'feature_dim'"
     ):
         make_extractor(f"{__name__}:with_argument")
 

@@ -327,6 +327,11 @@ def test_inputs_that_cannot_be_are_refused(tmp_path: Path, folder: Path) -> None
     extractor = colour_extractor()
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         extract_corpus([tmp_path / "none"], tmp_path / "corpus.h5", extractor)
+    with pytest.raises(ValueError, match="no video is given"):
+        extract_corpus([], tmp_path / "corpus.h5", extractor)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(ValueError, match="neither a file nor a folder"):
+        extract_corpus([tmp_path / "pipe.mp4"], tmp_path / "corpus.h5", extractor)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no file in this folder is named like a video"):
         extract_corpus([tmp_path / "empty"], tmp_path / "corpus.h5", extractor)

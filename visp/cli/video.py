@@ -72,7 +72,7 @@ def _add_extraction(parser: argparse.ArgumentParser) -> None:
         "--extractor",
         metavar="NAME",
         help="efficientnet-lite0 (where no weights are given), googlenet (where some are), or package.module:factory, "
-        "which is called without arguments",
+        "called as factory()",
     )
     add(
         "--extractor-weights",

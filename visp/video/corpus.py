@@ -111,7 +111,7 @@ def extract_corpus(
     require_av()
     check_kts_frames(kts_frames)
     check_fps(fps)
-    target = Path(out).resolve()  # of a link, the file that it leads to is written
+    target = Path(os.path.realpath(out))  # of a link, the file that it leads to is written
     videos = find_videos(inputs)
     extract = extractor if isinstance(extractor, Extractor) else Extractor(extractor)
     made_with = _made_with(extract, fps, kts_frames)

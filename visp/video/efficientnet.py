@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visp.weights import CheckpointError, load_state
+from visp.weights import CheckpointError, load_into, read_weights
 
 FEATURE_DIM = 1280
 NUM_CLASSES = 1000
@@ -69,7 +69,7 @@ class EfficientNetLite0(nn.Module):
             FileNotFoundError: If there is no such file.
             CheckpointError: If the file holds no weights, or not exactly those of this network.
         """
-        state = load_state(path)
+        state = read_weights(path)
         own = {f"classifier.{part}": state.pop(f"_fc.{part}") for part in ("weight", "bias") if f"_fc.{part}" in state}
         for name, (conv, norm) in self._published_names().items():
             parts = [
@@ -82,10 +82,7 @@ class EfficientNetLite0(nn.Module):
                 own[f"{name}.weight"] = weight * gain.reshape(-1, 1, 1, 1)
                 own[f"{name}.bias"] = shift - mean * gain
                 state.pop(f"{norm}.num_batches_tracked", None)
-        try:
-            self.load_state_dict({**own, **state})
-        except (RuntimeError, TypeError) as error:
-            raise CheckpointError(f"the weights of {path} do not fit EfficientNet-Lite0: {error}") from error
+        load_into(self, {**own, **state}, f"the weights of {path} do not fit EfficientNet-Lite0")
 
     def _published_names(self) -> dict[str, tuple[str, str]]:
         """Return the published names of each convolution and of its normalisation, by our name."""

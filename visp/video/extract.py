@@ -120,7 +120,7 @@ def extract_features(
     rows: list[npt.NDArray[np.float32]] = []
     picks: list[int] = []
     network = 0.0
-    with tqdm(unit="frame", desc=Path(path).name, disable=not progress, dynamic_ncols=True, leave=False) as bar:
+    with tqdm(unit="frame", desc=shown(Path(path).name), disable=not progress, dynamic_ncols=True, leave=False) as bar:
         for item in read_batches(path, extract.preprocess, fps=fps, batch_size=frames_at_once):
             if isinstance(item, Ending):
                 return collected(rows, picks, item, network)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visp.factory import find_factory
+from visp.factory import call_factory
 from visp.summarizers.cnn import IMAGENET_URL
 from visp.summarizers.inception import GoogLeNetTrunk
+from visp.utils.modes import evaluation_mode
 from visp.video.efficientnet import EfficientNetLite0, packaged_weights
 from visp.weights import CheckpointError, load_into, read_googlenet, read_weights, state_hash
 
@@ -107,13 +107,8 @@ class Extractor:
         images = images.to(self.device)
         if images.dtype == torch.uint8:
             images = normalised(images, self.mean, self.std)
-        modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        try:
+        with evaluation_mode(self.model):
             features = self.model(images)
-        finally:
-            for module, training in modes:
-                module.training = training
         if (
             not isinstance(features, Tensor)
             or len(features) != len(images)
@@ -160,7 +155,7 @@ def make_extractor(name: str | None = None, weights: str | os.PathLike[str] | No
         ModuleNotFoundError: If the weights of EfficientNet-Lite0 are not installed.
         OSError: If GoogLeNet's weights cannot be fetched.
         ValueError: If GoogLeNet is given no weights, the weights do not fit, or the factory cannot be found.
-        TypeError: If the factory cannot be called without arguments, or returns something else.
+        TypeError: If the factory takes arguments, or returns something else.
     """
     if name is None:
         name = "efficientnet-lite0" if weights is None else "googlenet"
@@ -201,13 +196,25 @@ def _googlenet(weights: str | os.PathLike[str] | None) -> Extractor:
 def _built_in(
     kind: type[EfficientNetLite0] | type[GoogLeNetPool5], weights: str | os.PathLike[str]
 ) -> EfficientNetLite0 | GoogLeNetPool5:
-    if weights != "random":
+    with torch.device("meta"):  # the weights follow; those of a new module would be drawn from the global generator
         model = kind()
+    model.to_empty(device="cpu")
+    if weights == "random":
+        _fill(model)
+    else:
         model.load_weights(weights)
-        return model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return kind()
+    return model
+
+
+def _fill(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
 
 
 def fetched_weights(url: str) -> Path:
@@ -260,20 +267,8 @@ def normalised(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float
     return (images.float() / 255 - offset) / scale
 
 
-def _called(name: str) -> object:
-    factory = find_factory("extractor", name, EXTRACTORS)
-    try:
-        inspect.signature(factory).bind()
-    except TypeError as error:
-        attribute = name.partition(":")[2]
-        raise TypeError(f"the factory of an extractor is called without arguments, {attribute}(): {error}") from error
-    except ValueError:  # it has no signature that can be looked at
-        pass
-    return factory()
-
-
 def _from_factory(name: str, weights: str | os.PathLike[str] | None) -> Extractor:
-    made = _called(name)
+    made = call_factory("extractor", name, EXTRACTORS)
     model = made.model if isinstance(made, Extractor) else made
     if not isinstance(model, nn.Module):
         raise TypeError(f"{name} returned a {type(made).__name__}, expected a torch.nn.Module or visp.video.Extractor")

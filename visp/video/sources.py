@@ -23,7 +23,7 @@ class Source:
 
     Attributes:
         path: Where it is.
-        name: The name under which it is known, printable as UTF-8: relative to the folder that was given.
+        name: The name under which it is known, as UTF-8 whatever its bytes: relative to the folder that was given.
         group: Its group in the h5 file, ``video_1``, ``video_2``, ... in the natural order of the names.
         digest: Tells its size, its time of change and how its features are made; 32 hexadecimal digits.
     """
@@ -45,9 +45,11 @@ def find_videos(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: If there is no such input.
-        ValueError: If no file in a folder is named like a video, an input is neither file nor folder, or two videos
-            have one name.
+        ValueError: If there is no input, no file in a folder is named like a video, an input is neither file nor
+            folder, or two videos have one name.
     """
+    if not inputs:
+        raise ValueError("no video is given")
     found: dict[str, Path] = {}
     for given in map(Path, inputs):
         if given.is_dir():
@@ -84,16 +86,22 @@ def identified(videos: Mapping[str, Path], made_with: Mapping[str, str]) -> list
         stat = path.stat()
         identity = [os.fsencode(name).hex(), stat.st_size, stat.st_mtime_ns, dict(made_with)]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
-        sources.append(Source(path, os.fsencode(name).decode("utf-8", "replace"), f"video_{number}", digest))
+        sources.append(Source(path, os.fsencode(name).decode("utf-8", "backslashreplace"), f"video_{number}", digest))
     return sources
 
 
 def refuse_input(target: Path, videos: Mapping[str, Path]) -> None:
-    """Refuse an output that is one of the videos or a link to one, or is not a file.
+    """Refuse an output that is one of the videos, or no file that can be replaced.
+
+    Args:
+        target: Where the output goes, links followed.
+        videos: The videos that are read.
 
     Raises:
-        ValueError: If it is.
+        ValueError: If it is a video under any name, a folder, a pipe, a device or a link to itself.
     """
+    if target.is_symlink():
+        raise ValueError(f"{shown(target)}: a link that leads nowhere")
     if not target.exists():
         return
     if not target.is_file():
