@@ -32,7 +32,8 @@ from tests.video.clips import (
 from visp.cli import main
 from visp.eval import check_shots
 from visp.video import Extractor, GoogLeNetPool5, VideoError, VideoSummary, summarize_video
-from visp.video.report import clock, html_report
+from visp.video.report import clock, html_report, write_report
+from visp.video.result import write_json
 
 
 def small(image: Image) -> Tensor:
@@ -179,8 +180,6 @@ def test_scores_are_those_of_segments_where_they_are_asked_for(tmp_path: Path) -
         ({"budget": 1.5}, "the budget must be a share"),
         ({"seconds": 0}, "seconds must be a positive number"),
         ({"kts_frames": "none"}, "kts_frames must be"),
-        ({"report": "none/page.html"}, "there is no folder"),
-        ({"report": "out.mp4"}, "names of their own"),
     ],
 )
 def test_options_are_refused_before_any_work(
@@ -201,7 +200,7 @@ def test_what_cannot_be_summarized_leaves_nothing(tmp_path: Path, content: bytes
         clip.write_bytes(content)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(VideoError):
-        summarize(clip, tmp_path / "out.mp4", report=tmp_path / "page.html", json_file=tmp_path / "shots.json")
+        summarize(clip, tmp_path / "out.mp4")
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -217,7 +216,7 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "data", "action")]
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "data", "action", "poster")]
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -225,14 +224,19 @@ class _Page(HTMLParser):
 
 def test_the_report_is_whole_in_itself_and_says_what_was_done(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", coloured([60, 60, 60, 60, 60, 60, 60]))
-    summary = summarize(clip, tmp_path / "out.mp4", budget=0.3, report=tmp_path / "page.html")
+    summary = summarize(clip, tmp_path / "out.mp4", budget=0.3)
+    write_report(summary, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     page = _Page(text)
-    assert len(page.links) == 2
-    assert all(link.startswith("data:image/jpeg;base64,/9j/") for link in page.links)
+    pictures = [link for link in page.links if link.startswith("data:image/jpeg;base64,/9j/")]
+    assert len(pictures) == 2
+    addresses = {"./out.mp4", "./out.mp4#t=0.000,2.000", "./out.mp4#t=2.000,4.000"}
+    assert set(page.links) - set(pictures) == addresses
     assert "script" not in page.tags
     assert not re.search(r"https?:|@import|url\(", text)
     assert page.tags.count("rect") == len(summary.shots)
+    for shot in np.delete(np.arange(7), summary.selected).tolist():
+        assert f"{shot + 1}: 0:{2 * shot:02d}.0 to 0:{2 * shot + 2:02d}.0{summary.shot_scores[shot]:.3f}" in page.text
     for expected in ("0:00.0 to 0:02.0", "0:06.0 to 0:08.0", "30% of the video", "every 8th pixel", "network", "2 fps"):
         assert expected in page.text
 
@@ -241,9 +245,11 @@ def test_a_hostile_name_stays_text_in_the_report(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", 40).rename(tmp_path / "<img src=x onerror=alert(1)>&.mp4")
     page = _Page(html_report(summarize(clip, tmp_path / "out.mp4")))
     assert "Summary of <img src=x onerror=alert(1)>&.mp4" in page.text
-    assert all(link.startswith("data:image/jpeg") for link in page.links)
+    assert all(link.startswith(("data:image/jpeg", "./out.mp4")) for link in page.links)
     undecodable = clip.rename(os.fsdecode(bytes(tmp_path) + b"/\xff.mp4"))
-    summarize(undecodable, tmp_path / "out2.mp4", report=tmp_path / "page.html", json_file=tmp_path / "shots.json")
+    summary = summarize(undecodable, tmp_path / "out2.mp4")
+    write_report(summary, tmp_path / "page.html")
+    write_json(summary, tmp_path / "shots.json")
     assert "Summary of \ufffd.mp4" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
@@ -266,7 +272,7 @@ def test_times_are_shown_as_clocks_do(seconds: float, text: str) -> None:
 
 def test_the_json_holds_the_shots_with_their_times(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", coloured([60, 60, 60, 60]), sound=np.zeros((1, 8 * RATE), np.float32))
-    summarize(clip, tmp_path / "out.mp4", budget=0.3, json_file=tmp_path / "shots.json", settings={"summarizer": "red"})
+    write_json(summarize(clip, tmp_path / "out.mp4", budget=0.3), tmp_path / "shots.json")
     found = json.loads((tmp_path / "shots.json").read_text())
     assert [(shot["start"], shot["end"], shot["chosen"]) for shot in found["shots"]] == [
         (0, 2, True),
@@ -276,7 +282,6 @@ def test_the_json_holds_the_shots_with_their_times(tmp_path: Path) -> None:
     ]
     assert found["summary_duration"] == 2
     assert found["notes"] == []
-    assert found["settings"]["summarizer"] == "red"
     assert found["settings"]["extractor"] == "Colour"
 
 

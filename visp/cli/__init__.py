@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Sequence
 
 from visp._version import __version__
-from visp.cli import demo, evaluation, pretrain, study, video
+from visp.cli import demo, evaluation, pretrain, study, summarize, video
 from visp.cli.options import CommandParser
 
-_GROUPS = (demo, pretrain, evaluation, video, study)
+_GROUPS = (demo, pretrain, evaluation, video, summarize, study)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

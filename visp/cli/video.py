@@ -1,27 +1,25 @@
-"""``visp features`` and ``visp summarize``: videos in, features or a summary out."""
+"""``visp features``: videos in, an h5 file of features out."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visp.cli.options import Commands, add_command, add_summarizer, check_device, natural, new_summarizer
+from visp.cli.options import Commands, add_command, check_device, natural
 
 if TYPE_CHECKING:
     import torch
 
-    from visp.video import Extractor, VideoSummary
+    from visp.video import Extractor
 
 
 def add_commands(commands: Commands) -> None:
-    """Add the two commands."""
+    """Add ``visp features``."""
     _add_features(commands)
-    _add_summarize(commands)
 
 
 def _add_features(commands: Commands) -> None:
@@ -30,41 +28,14 @@ def _add_features(commands: Commands) -> None:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="VIDEO_OR_FOLDER", help="videos, or folders of them")
     add("-o", "--out", type=Path, required=True, metavar="FILE", help="the h5 file")
-    _add_extraction(parser)
+    add_extraction(parser)
     add("--workers", type=natural, default=0, metavar="N", help="processes that decode, each its own videos")
     add("--device", default="cpu", help="torch device, such as cpu or cuda")
     add("--overwrite", action="store_true", help="replace an existing file")
 
 
-def _add_summarize(commands: Commands) -> None:
-    parser = add_command(commands, "summarize", _summarize, "cut a video down to its best shots, with sound")
-    add = parser.add_argument
-    add("video", type=Path, metavar="VIDEO")
-    add("-o", "--out", type=Path, required=True, metavar="FILE", help="the summary: .mp4, .mov or .mkv")
-    add(
-        "--weights",
-        required=True,
-        metavar="FILE",
-        help="weights of the summarizer; `random`, to try the pipeline, implies a random extractor too",
-    )
-    add_summarizer(parser)
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--budget", type=float, default=0.15, metavar="X", help="longest summary, share of the video")
-    length.add_argument("--seconds", type=float, metavar="S", help="longest summary in seconds, instead")
-    _add_extraction(parser)
-    add(
-        "--segment-length",
-        type=natural,
-        default=2000,
-        metavar="T",
-        help="score segments of at most that many sampled frames, so that memory stays small; 0 for no limit",
-    )
-    add("--report", type=Path, metavar="FILE", help="write an HTML page about the summary")
-    add("--json", type=Path, metavar="FILE", help="write the shots with their times; - prints them")
-    add("--overwrite", action="store_true", help="replace existing files")
-
-
-def _add_extraction(parser: argparse.ArgumentParser) -> None:
+def add_extraction(parser: argparse.ArgumentParser) -> None:
+    """Add the options of how features are made."""
     add = parser.add_argument
     add("--fps", type=float, default=2.0, metavar="X", help="frames to sample a second of video")
     add("--kts", default="sampled", choices=("sampled", "all"), help="frames at which shots may be cut")
@@ -91,7 +62,7 @@ def _features(options: argparse.Namespace) -> int:
     from visp.video import extract_corpus
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun
-    extractor = _extractor(options, options.extractor_weights)
+    extractor = open_extractor(options, options.extractor_weights)
     corpus = extract_corpus(
         options.inputs,
         options.out,
@@ -106,55 +77,17 @@ def _features(options: argparse.Namespace) -> int:
     if not first:
         return 0
     resumed = f" ({corpus.resumed} of them from an earlier run)" if corpus.resumed else ""
-    print(f"{_counted(len(corpus.videos), 'video')} in {options.out}{resumed}")
+    print(f"{counted(len(corpus.videos), 'video')} in {options.out}{resumed}")
     print("time: " + ", ".join(f"{stage} {spent:.1f} s" for stage, spent in corpus.seconds.items()))
     if corpus.left_out:
-        print(f"left out {_counted(len(corpus.left_out), 'file')}:", file=sys.stderr)
+        print(f"left out {counted(len(corpus.left_out), 'file')}:", file=sys.stderr)
         for reason in corpus.left_out.values():
             print(f"  {reason}", file=sys.stderr)
     return 1 if corpus.left_out else 0
 
 
-def _summarize(options: argparse.Namespace) -> int:
-    import torch
-
-    from visp.video import summarize_video
-    from visp.weights import load_weights
-
-    extractor_weights = options.extractor_weights
-    if extractor_weights is None and options.weights == "random" and options.extractor is None:
-        extractor_weights = "random"
-    extractor = _extractor(options, extractor_weights)
-    torch.manual_seed(0)
-    summarizer = new_summarizer(options, extractor.feature_dim)
-    if options.weights != "random":
-        load_weights(summarizer, options.weights)
-    to_stdout = options.json == Path("-")
-    summary = summarize_video(
-        options.video,
-        options.out,
-        summarizer=summarizer,
-        extractor=extractor,
-        budget=options.budget,
-        seconds=options.seconds,
-        fps=options.fps,
-        kts_frames=options.kts,
-        segment_length=options.segment_length or None,
-        batch_size=options.batch_size,
-        report=options.report,
-        json_file=None if to_stdout else options.json,
-        settings={"summarizer": options.summarizer, "summarizer_weights": Path(options.weights).name},
-        overwrite=options.overwrite,
-        progress=True,
-    )
-    if to_stdout:
-        print(json.dumps(summary.to_json(), indent=2))
-    else:
-        _describe(summary)
-    return 0
-
-
-def _extractor(options: argparse.Namespace, weights: str | None) -> Extractor:
+def open_extractor(options: argparse.Namespace, weights: str | None) -> Extractor:
+    """Make the extractor of ``--extractor``, on ``--device``."""
     from visp.video import make_extractor
     from visp.video.decode import require_av
 
@@ -190,16 +123,6 @@ def with_features(data: Sequence[str], folder: Path, device: torch.device) -> li
     return [*(path for path in data if path not in videos), str(features)]
 
 
-def _describe(summary: VideoSummary) -> None:
-    chosen = [f"{start:.1f}-{end:.1f}" for start, end in summary.shot_times[summary.selected].tolist()]
-    print(
-        f"{summary.out}: {summary.summary_duration:.1f} s of {summary.duration:.1f} s, "
-        f"{len(chosen)} of {_counted(len(summary.shots), 'shot')}: {', '.join(chosen)} s"
-    )
-    for note in summary.notes:
-        print(note)
-    print("time: " + ", ".join(f"{stage} {spent:.1f} s" for stage, spent in summary.seconds.items()))
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number of things in words."""
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"

@@ -182,7 +182,8 @@ class _Writer:
                 end = min(end, begin + length) if current.index == last else end
                 if current.index in pictures:
                     kept[current.index] = upright_image(current.frame)
-                self._encode(current.frame, self.duration + current.time - begin, self.duration + end - begin)
+                times = (self.duration + current.time - begin, self.duration + end - begin)
+                self._encode(current.frame, *times, key=current.index == first)
                 if self._sound is not None:
                     self._sound.write(until=self.duration + end - begin)
             self.times.append((begin - self._origin, end - self._origin))
@@ -192,8 +193,12 @@ class _Writer:
             self._sound.finish()
         return kept
 
-    def _encode(self, source: av.VideoFrame, begin: float, end: float) -> None:
+    def _encode(self, source: av.VideoFrame, begin: float, end: float, *, key: bool) -> None:
+        from av.video.frame import PictureType
+
         frame = _upright(source, (self._video.width, self._video.height))
+        if key:  # so that players seek to a shot at once, and a copy can begin there
+            frame.pict_type = PictureType.I
         frame.pts = round(begin / self._time_base)
         frame.duration = max(1, round(end / self._time_base) - frame.pts)
         frame.time_base = self._time_base

@@ -1,4 +1,4 @@
-"""One HTML page about a summary, whole in itself: the score curve, the chosen shots, and how they came about."""
+"""One HTML page about a summary: the video, the score curve, the chosen shots, the others, and how they came about."""
 
 from __future__ import annotations
 
@@ -7,47 +7,60 @@ import os
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from html import escape
+from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 
+from visp.utils.files import replacing
 from visp.video.result import VideoSummary
 
 PICTURE_WIDTH = 320
 _POINTS = 1500
 """Most points of the score curve; of more, the best of each stretch is drawn."""
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 1000, 200, 34, 22
+_WIDTH, _HEIGHT = 1000, 200
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --soft: #666; --line: #ddd; --edge: #aaa;
+:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --soft: #5c5c5c; --line: #ddd; --edge: #aaa;
   --shot: #f3f3f3; --chosen: #fbd9c0; --curve: #0072b2; }
 @media (prefers-color-scheme: dark) { :root { --ink: #eee; --paper: #161616; --soft: #aaa; --line: #444; --edge: #777;
   --shot: #232323; --chosen: #5c3413; --curve: #5cb6ec; } }
+* { box-sizing: border-box; }
 body { margin: 2rem auto; max-width: 64rem; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink);
-  background: var(--paper); }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-.lead, figcaption, .soft { color: var(--soft); } svg { width: 100%; height: auto; display: block; }
-svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
-.sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; }
-figure { margin: 0; } figure img { width: 100%; display: block; border-radius: 4px; }
-figcaption { font-size: .85rem; font-variant-numeric: tabular-nums; } figcaption b { color: var(--ink); }
+  background: var(--paper); overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } a { color: var(--curve); }
+.lead, figcaption, .soft { color: var(--soft); } svg { width: 100%; height: 12rem; display: block; }
+.axis { display: flex; justify-content: space-between; font-size: .8rem; color: var(--soft); margin: .2rem 0; }
+video { width: 100%; display: block; background: #000; border-radius: 4px; } .player { max-height: 70vh; }
+.sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(14rem, 100%), 1fr)); gap: 1rem; }
+figure { margin: 0; } figcaption { font-size: .85rem; font-variant-numeric: tabular-nums; }
+ol.others { list-style: none; padding: 0; font-size: .85rem; font-variant-numeric: tabular-nums; display: grid;
+  grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 0 1.5rem; }
+.others li { display: flex; justify-content: space-between; border-bottom: 1px solid var(--line); padding: .15rem 0; }
 table { border-collapse: collapse; font-size: .9rem; width: 100%; }
 td, th { text-align: left; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
-  overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-th { font-weight: 600; width: 14rem; } .key { display: inline-block; width: .9em; height: .9em; border-radius: 2px; }
+  font-variant-numeric: tabular-nums; }
+th { font-weight: 600; width: 30%; } .key { display: inline-block; width: .9em; height: .9em; border-radius: 2px; }
 """
 
 
-def html_report(summary: VideoSummary) -> str:
-    """Return the page; it refers to no other file and runs no script."""
-    name = escape(os.fsencode(summary.video.name).decode("utf-8", "replace"))
+def html_report(summary: VideoSummary, folder: str | os.PathLike[str] | None = None) -> str:
+    """Return the page; it refers to no other file than the summary video and runs no script.
+
+    Args:
+        summary: The summary.
+        folder: Where the page will be; that of the summary video if not given.
+    """
+    name = escape(_printable(os.fsencode(summary.video.name).decode("utf-8", "replace")))
+    link = _link(summary.out, summary.out.parent if folder is None else Path(folder))
     kept = summary.summary_duration
     shots = "1 shot" if len(summary.selected) == 1 else f"{len(summary.selected)} shots"
     lead = (
         f"{clock(kept)} of {clock(summary.duration)} ({kept / summary.duration:.1%}), {shots} of {len(summary.shots)}; "
         f"the budget was {clock(summary.budget)}."
     )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in summary.notes)
+    notes = "".join(f"<li>{escape(_printable(note))}</li>" for note in summary.notes)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -59,16 +72,18 @@ def html_report(summary: VideoSummary) -> str:
 <body>
 <h1>Summary of {name}</h1>
 <p class="lead">{lead}</p>
+<video class="player" controls preload="metadata" src="{link}"></video>
 {f"<ul>{notes}</ul>" if notes else ""}
 <h2>Scores and shots</h2>
-{_curve(summary)}
+{_curve(summary, link)}
 <p class="soft"><span class="key" style="background: var(--chosen)"></span> chosen shots,
 <span class="key" style="background: var(--curve)"></span> score of each sampled frame; vertical lines are shot
 boundaries.</p>
 <h2>Chosen shots</h2>
 <div class="sheet">
-{_sheet(summary)}
+{_sheet(summary, link)}
 </div>
+{_others(summary)}
 <h2>Time spent</h2>
 {_table(_times(summary.seconds))}
 <h2>How it was made</h2>
@@ -76,6 +91,23 @@ boundaries.</p>
 </body>
 </html>
 """
+
+
+def write_report(summary: VideoSummary, path: str | os.PathLike[str]) -> None:
+    """Write the page to a file, in place of an older one there."""
+    with replacing(Path(path)) as file:
+        file.write(html_report(summary, Path(path).parent).encode())
+
+
+def _link(target: Path, folder: Path) -> str:
+    """Return the address of a file, relative to a folder; quoted, so that nothing in its name is more than a name."""
+    relative = os.path.relpath(target.absolute(), folder.absolute())
+    return "./" + quote(os.fsencode(relative.replace(os.sep, "/")))
+
+
+def _printable(text: str) -> str:
+    """Return a text without what could hide or reorder its letters."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def clock(seconds: float) -> str:
@@ -100,40 +132,38 @@ def jpeg(image: npt.NDArray[np.uint8], width: int = PICTURE_WIDTH) -> bytes:
     return b"".join(map(bytes, packets))
 
 
-def _curve(summary: VideoSummary) -> str:
-    """Draw the scores over time, on the shots."""
-    plot_width, plot_height = _WIDTH - _LEFT, _HEIGHT - _BOTTOM
+def _curve(summary: VideoSummary, link: str) -> str:
+    """Draw the scores over time, on the shots; the chosen ones lead into the summary."""
 
     def x(time: float) -> float:
-        return _LEFT + plot_width * time / summary.duration
+        return _WIDTH * time / summary.duration
 
     low, high = float(summary.scores.min()), float(summary.scores.max())
     spread = high - low or 1.0
 
     def y(score: float) -> float:
-        return 6 + (plot_height - 12) * (1 - (score - low) / spread)
+        return 6 + (_HEIGHT - 12) * (1 - (score - low) / spread)
 
-    chosen = set(summary.selected.tolist())
+    places = dict(zip(summary.selected.tolist(), summary.places.tolist(), strict=True))
     marks = []
     for number, (start, end) in enumerate(summary.shot_times.tolist()):
-        fill = "chosen" if number in chosen else "shot"
         title = f"shot {number + 1}, {clock(start)} to {clock(end)}, mean score {summary.shot_scores[number]:.3f}"
-        marks.append(
-            f'<rect x="{x(start):.2f}" y="0" width="{x(end) - x(start):.2f}" height="{plot_height}" '
-            f'fill="var(--{fill})" stroke="var(--edge)" stroke-width=".5"><title>{title}</title></rect>'
+        mark = (
+            f'<rect x="{x(start):.2f}" y="0" width="{x(end) - x(start):.2f}" height="{_HEIGHT}" '
+            f'fill="var(--{"chosen" if number in places else "shot"})" stroke="var(--edge)" stroke-width="1" '
+            f'vector-effect="non-scaling-stroke"><title>{title}</title></rect>'
         )
+        marks.append(f'<a href="{link}{_span(places[number])}">{mark}</a>' if number in places else mark)
     times, scores = _thinned(summary.times, summary.scores)
     points = " ".join(f"{x(t):.1f},{y(s):.1f}" for t, s in zip(times, scores, strict=True))
     dots = f'<circle cx="{x(times[0]):.1f}" cy="{y(scores[0]):.1f}" r="3" fill="var(--curve)"/>' * (len(times) == 1)
-    ticks = "".join(
-        f'<text x="{x(t):.1f}" y="{_HEIGHT - 6}" text-anchor="{anchor}">{clock(t)}</text>'
-        for t, anchor in ((0, "start"), (summary.duration / 2, "middle"), (summary.duration, "end"))
-    )
-    levels = "".join(f'<text x="0" y="{y(s) + 4:.1f}">{s:.2f}</text>' for s in dict.fromkeys((low, high)))
+    ticks = "".join(f"<span>{clock(t)}</span>" for t in (0, summary.duration / 2, summary.duration))
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="score of each sampled frame over time">'
-        f'{"".join(marks)}<polyline points="{points}" fill="none" stroke="var(--curve)" stroke-width="1.5" '
-        f'stroke-linejoin="round"/>{dots}{ticks}{levels}</svg>'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" role="img" '
+        f'aria-label="score of each sampled frame over time">{"".join(marks)}'
+        f'<polyline points="{points}" fill="none" stroke="var(--curve)" stroke-width="1.5" stroke-linejoin="round" '
+        f'vector-effect="non-scaling-stroke" pointer-events="none"/>{dots}</svg>'
+        f'<div class="axis">{ticks}</div><p class="soft">Scores of frames from {low:.2f} to {high:.2f}.</p>'
     )
 
 
@@ -146,17 +176,36 @@ def _thinned(
     return times[best], scores[best]
 
 
-def _sheet(summary: VideoSummary) -> str:
+def _sheet(summary: VideoSummary, link: str) -> str:
     cells = []
-    for shot, frame in zip(summary.selected.tolist(), summary.key_frames.tolist(), strict=True):
+    chosen = zip(summary.selected.tolist(), summary.key_frames.tolist(), summary.places.tolist(), strict=True)
+    for shot, frame, place in chosen:
         start, end = summary.shot_times[shot].tolist()
         data = base64.b64encode(jpeg(summary.pictures[frame])).decode()
+        at = f"{link}{_span(place)}"
         cells.append(
-            f'<figure><img src="data:image/jpeg;base64,{data}" alt="key frame of shot {shot + 1}">'
-            f"<figcaption><b>{clock(start)} to {clock(end)}</b><br>shot {shot + 1}, score "
-            f"{summary.shot_scores[shot]:.3f}</figcaption></figure>"
+            f'<figure><video controls preload="none" poster="data:image/jpeg;base64,{data}" src="{at}" '
+            f'aria-label="shot {shot + 1}"></video><figcaption><b><a href="{at}">{clock(start)} to {clock(end)}</a></b>'
+            f"<br>shot {shot + 1}, score {summary.shot_scores[shot]:.3f}</figcaption></figure>"
         )
     return "\n".join(cells)
+
+
+def _others(summary: VideoSummary) -> str:
+    """List the shots that were not taken, with their scores."""
+    taken = set(summary.selected.tolist())
+    rows = [
+        f"<li><span>{number + 1}: {clock(start)} to {clock(end)}</span>"
+        f"<span>{summary.shot_scores[number]:.3f}</span></li>"
+        for number, (start, end) in enumerate(summary.shot_times.tolist())
+        if number not in taken
+    ]
+    return f'<h2>Shots not taken, with their scores</h2>\n<ol class="others">{"".join(rows)}</ol>' if rows else ""
+
+
+def _span(place: list[float]) -> str:
+    """Return the fragment of an address that plays a part of a video (W3C Media Fragments)."""
+    return f"#t={place[0]:.3f},{place[1]:.3f}"
 
 
 def _times(seconds: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from visp.utils.files import replacing
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,13 @@ class VideoSummary:
         """Length of the summary in seconds."""
         return float(np.diff(self.shot_times[self.selected]).sum())
 
+    @property
+    def places(self) -> npt.NDArray[np.float64]:
+        """(n, 2) when each chosen shot begins and ends in the summary video, in seconds."""
+        lengths = np.diff(self.shot_times[self.selected]).ravel()
+        ends = np.cumsum(lengths)
+        return np.stack([ends - lengths, ends], axis=1)
+
     def to_json(self) -> dict[str, Any]:
         """Return the shots with their times, and how they were made, as plain values."""
         chosen = set(self.selected.tolist())
@@ -76,3 +86,9 @@ class VideoSummary:
             "settings": self.settings,
             "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
         }
+
+
+def write_json(summary: VideoSummary, path: str | os.PathLike[str]) -> None:
+    """Write :meth:`VideoSummary.to_json` to a file, in place of an older one there."""
+    with replacing(Path(path)) as file:
+        file.write((json.dumps(summary.to_json(), indent=2) + "\n").encode())
