@@ -201,6 +201,9 @@ class _Decoder(IterableDataset[tuple[int, Batch | Ending | str]]):
                     yield number, item
             except (VideoError, OSError) as error:
                 yield number, str(error)
+            except Exception as error:  # whatever one file does, the others are read
+                reason = " ".join(str(error).split())
+                yield number, f"{shown(self.paths[number])}: {type(error).__name__}: {reason}"
 
 
 def _batches(

@@ -157,14 +157,15 @@ def read_batches(
     decoding, resumed = 0.0, time.perf_counter()
     with VideoReader(path, threads=threads) as reader:
         for frame in sampled(reader, fps, times):
-            picks.append(frame.index)
-            images.append(preprocess(frame.image))
-            if len(picks) == batch_size:
+            image = preprocess(frame.image)
+            if len(picks) == batch_size or (images and image.shape != images[-1].shape):  # pictures may change in size
                 batch = Batch(picks, torch.stack(images))
                 decoding += time.perf_counter() - resumed
                 yield batch
                 resumed = time.perf_counter()
                 picks, images = [], []
+            picks.append(frame.index)
+            images.append(image)
         if picks:
             batch = Batch(picks, torch.stack(images))
             decoding += time.perf_counter() - resumed

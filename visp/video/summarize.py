@@ -122,6 +122,7 @@ def summarize_video(
             notes.append(f"{cut} of the frames, shown for longer than the budget in the video, end with the budget.")
         shot_times[selected] = written.times
 
+    notes += written.notes
     made_with = {**(settings or {}), **extract.provenance}
     for model in ("extractor", "summarizer"):
         if made_with.get(f"{model}_weights") == "random":
