@@ -20,7 +20,8 @@ from visp.encoders import AttentionPoolEncoder
 from visp.eval.metrics import METRICS
 from visp.evaluator import Evaluator
 from visp.pretrainer import ViSPPretrainer
-from visp.studies.cross_validation import cross_validate, results_table
+from visp.studies.cross_validation import cross_validate
+from visp.studies.results import results_table
 from visp.studies.significance import compare
 from visp.training import pretrain
 

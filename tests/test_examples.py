@@ -42,7 +42,7 @@ def run(example: str, folder: Path, *arguments: str) -> str:
 
 
 def test_every_example_is_run() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(WEIGHTS)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*WEIGHTS, "paper_figures.py"}
 
 
 @pytest.mark.parametrize("example", WEIGHTS)
@@ -58,3 +58,9 @@ def test_the_smallest_example_takes_files_of_ones_own(tmp_path: Path) -> None:
     write_corpus(tmp_path / "my_videos.h5", num_videos=8, feature_dim=12, num_shots=2, shot_length=(2, 3))
     run("wrap_your_own.py", tmp_path, "--epochs", "1", "--data", "my_videos.h5", "--out", "mine.pt")
     assert torch.load(tmp_path / "mine.pt", weights_only=True)["embed.weight"].shape == (64, 12)
+
+
+def test_the_figures_of_the_paper_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    run("paper_figures.py", tmp_path, "--epochs", "1")
+    assert (tmp_path / "figures" / "figures.png").stat().st_size > 10_000

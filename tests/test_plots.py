@@ -109,14 +109,16 @@ def test_training_curves_come_from_a_runs_metrics(tmp_path: Path) -> None:
     faint, running = ax.lines
     np.testing.assert_array_equal(faint.get_ydata(), [0, 1, 0, 1, 0, 1])
     expected = []
-    for i in range(1, 7):
-        weights = 0.5 ** np.arange(i)[::-1]
-        expected.append(weights @ (np.arange(i) % 2) / weights.sum())
+    for i in range(6):
+        near = [j for j in range(6) if j <= 2 * i]  # as many steps after i as before it, where there are
+        weights = [0.5 ** abs(i - j) for j in near]
+        expected.append(sum(w * (j % 2) for w, j in zip(weights, near, strict=True)) / sum(weights))
     np.testing.assert_allclose(running.get_ydata(), expected)
     np.testing.assert_array_equal(running.get_xdata(), range(1, 7))
     plot_metrics(steps, ax, label="second", smoothing=0)
     assert len({line.get_color() for line in ax.lines}) == 2
-    assert [text.get_text() for text in ax.legend().get_texts()] == ["info_nce", "second"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["info_nce", "second"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "InfoNCE (nats)")
 
 
 def test_a_metric_that_is_not_there_is_named_with_those_that_are() -> None:
@@ -129,8 +131,10 @@ def test_a_metric_that_is_not_there_is_named_with_those_that_are() -> None:
 def test_sweeps_differ_in_colour_marker_and_line() -> None:
     ax = axes()
     for label in ("In-Domain", "Out-Domain"):
-        same(plot_sweep([0.5, 1, 2], [0.2, 0.25, 0.26], ax, label=label, spread=[0.01] * 3, log=True), ax)
-    plot_sweep([1], [0.2], ax, baseline=0.24)
+        same(
+            plot_sweep([0.5, 1, 2], [0.2, 0.25, 0.26], ax, label=label, spread=[0.01] * 3, log=True, xlabel="scale"), ax
+        )
+    plot_sweep([1], [0.2], ax, baseline=0.24, xlabel="scale")
     curves = [line for line in ax.lines if line.get_gid()]
     for style in ("get_color", "get_marker", "get_linestyle"):
         assert len({getattr(line, style)() for line in curves[:2]}) == 2
@@ -140,12 +144,14 @@ def test_sweeps_differ_in_colour_marker_and_line() -> None:
 
 def test_a_grid_shows_every_number_and_frames_the_best() -> None:
     ax = axes()
-    same(plot_grid([[0.1, 0.2, np.nan], [0.15, 0.3, 0.25]], ax, x=[1, 10, 100], y=["a", "b"]), ax)
+    same(
+        plot_grid([[0.1, 0.2, np.nan], [0.15, 0.3, 0.25]], ax, x=[1, 10, 100], y=["a", "b"], xlabel="x", ylabel="y"), ax
+    )
     assert {text.get_text() for text in ax.texts} == {"0.100", "0.200", "0.150", "0.300", "0.250"}
     (frame,) = ax.lines
     assert (np.mean(frame.get_xdata()[:4]), np.mean(frame.get_ydata()[:4])) == (1, 1)
-    with pytest.raises(ValueError, match=r"expected figures \(2, 2\)"):
-        plot_grid([[1.0, 2.0]], axes(), x=[1, 2], y=[1, 2])
+    with pytest.raises(ValueError, match=r"expected metrics \(2, 2\)"):
+        plot_grid([[1.0, 2.0]], axes(), x=[1, 2], y=[1, 2], xlabel="x", ylabel="y")
 
 
 def test_distributions_show_each_round_and_the_p_value() -> None:
@@ -155,3 +161,27 @@ def test_distributions_show_each_round_and_the_p_value() -> None:
     assert [sorted(line.get_ydata()) for line in dots] == [[0.2, 0.21, 0.22], [0.25, 0.26]]
     assert [text.get_text() for text in ax.texts] == ["p = 0.012"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["CSTA", "ViSP"]
+
+
+def test_a_falling_curve_is_smoothed_without_lag() -> None:
+    ax = axes()
+    plot_metrics([{"step": i, "info_nce": 100.0 - i} for i in range(100)], ax)
+    running = ax.lines[1].get_ydata()
+    np.testing.assert_allclose(running[:50], 100.0 - np.arange(50))
+
+
+def test_the_number_of_every_cell_can_be_read() -> None:
+    ax = axes()
+    cells = np.linspace(0, 1, 21)[None]
+    plot_grid(cells, ax, x=range(21), y=["a"], xlabel="x", ylabel="y")
+
+    def luminance(rgb: Any) -> float:
+        linear = np.where(
+            np.asarray(rgb) <= 0.04045, np.asarray(rgb) / 12.92, ((np.asarray(rgb) + 0.055) / 1.055) ** 2.4
+        )
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    (image,) = ax.images
+    for text, value in zip(ax.texts, cells[0], strict=True):
+        ground, ink = luminance(image.to_rgba(value)[:3]), 1.0 if text.get_color() == "white" else 0.0
+        assert (max(ground, ink) + 0.05) / (min(ground, ink) + 0.05) >= 4.5

@@ -241,6 +241,28 @@ def test_one_video_alone_teaches_by_its_windows() -> None:
     assert learning(tiny(contrast="windows", window=3, size=FixedSize(0.0)), make_videos((20,))) == SUMMARIZER | ENCODER
 
 
+def test_both_contrasts_take_one_video_alone() -> None:
+    both, windows = (tiny(contrast=contrast, window=3)(make_videos((20,))) for contrast in ("both", "windows"))
+
+    assert both.info_nce.item() == pytest.approx(windows.info_nce.item())
+
+
+def test_marginalization_within_a_video_still_needs_another_video() -> None:
+    with pytest.raises(ValueError, match="marginalization takes its donor frames from another video"):
+        tiny(contrast="windows", gradient_flow="marginalization")(make_videos((20,)))
+
+
+@pytest.mark.parametrize("final", [nn.Sigmoid(), nn.Identity()], ids=["probabilities", "logits"])
+def test_probabilities_in_place_of_logits_are_warned_of_once(final: nn.Module) -> None:
+    pretrainer = ViSPPretrainer(nn.Sequential(LinearSummarizer(), final), MeanEncoder(), seed=1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        losses(pretrainer, steps=6)
+
+    told = [str(warning.message) for warning in caught]
+    assert [("probabilities=True" in message) for message in told] == ([True] if isinstance(final, nn.Sigmoid) else [])
+
+
 def test_without_a_contrast_only_the_penalties_teach() -> None:
     pretrainer = tiny(contrast="none")
     output = pretrainer(make_videos())

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from visp.pseudo_summary import PseudoSummaryOutput, PseudoSummaryPretrainer, top_share
     from visp.regularizers import FixedSize, TargetSize, binary_penalty, size_penalty
     from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, Sampler, SigmoidSampler
-    from visp.studies.cross_validation import CrossValidation, cross_validate, results_table
+    from visp.studies.cross_validation import cross_validate
+    from visp.studies.results import CrossValidation, results_table
     from visp.studies.significance import Comparison, compare
     from visp.training import CollapseWarning, FinetuneResult, PretrainResult, finetune, pretrain
     from visp.video.run import LoadedRun, load
@@ -37,7 +38,8 @@ _HOMES = {
     "visp.pseudo_summary": ("PseudoSummaryOutput", "PseudoSummaryPretrainer", "top_share"),
     "visp.regularizers": ("FixedSize", "TargetSize", "binary_penalty", "size_penalty"),
     "visp.samplers": ("ConcreteSampler", "GumbelSoftmaxSampler", "Sampler", "SigmoidSampler"),
-    "visp.studies.cross_validation": ("CrossValidation", "cross_validate", "results_table"),
+    "visp.studies.cross_validation": ("cross_validate",),
+    "visp.studies.results": ("CrossValidation", "results_table"),
     "visp.studies.significance": ("Comparison", "compare"),
     "visp.evaluator": ("Evaluator",),
     "visp.prediction": ("predict",),

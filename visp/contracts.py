@@ -293,6 +293,17 @@ def look_like_probabilities(logits: Sequence[Tensor]) -> bool:
     return bool((values >= 0).all() and (values <= 1).all() and (values > 0).any())
 
 
+def warn_of_probabilities(logits: Sequence[Tensor], owner: object) -> None:
+    """Warn of logits (T_i,) that look like probabilities; on a GPU this waits for them."""
+    if look_like_probabilities(logits):
+        warnings.warn(
+            f"all logits of {class_name(owner)} lie in [0, 1]: has a sigmoid been applied already? Wrap the module "
+            "with visp.adapt_summarizer(module, probabilities=True), or name the layer before it with logits_from=",
+            ProbabilityWarning,
+            stacklevel=3,
+        )
+
+
 def check_embedding(embedding: object, owner: object, frames: Tensor | None = None) -> Tensor:
     """Return the embedding if it is that of a `VideoEncoder`: a floating-point vector (e,), e >= 1.
 

@@ -1,8 +1,12 @@
-"""Figures of scores: functions take an ``ax`` and return it (needs matplotlib, ``pip install "visp[plot]"``)."""
+"""Figures for papers: functions take an ``ax`` and return it (needs matplotlib, ``pip install "visp[plot]"``).
+
+Make the figure with ``layout="constrained"``, so that no name is cut off.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -21,6 +25,17 @@ COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that colour-blind readers can tell apart (Okabe and Ito)."""
 _MARKERS, _LINES = "osD^vPX", ("-", "--", "-.", ":")
 """So that curves also differ in grey."""
+LIGHT = 0.179
+"""Luminance from which black text has more contrast than white text (WCAG 2)."""
+UNITS = {
+    "loss": "loss",
+    "info_nce": "InfoNCE (nats)",
+    "mi_lower_bound": "bound on mutual information (nats)",
+    "mi_ceiling": "largest bound (nats)",
+    "keep_ratio": "share of the frames kept",
+    "saturated_share": "share of saturated logits",
+}
+"""Names of metrics on an axis, with their units."""
 _CURVE = "curve"
 """Mark of the lines that have a colour of their own."""
 
@@ -46,6 +61,8 @@ def plot_scores(
     ax.fill_between(frames, truth, step="mid", color=GREY, label="importance", linewidth=0)
     ax.plot(frames, ranks, color=BLUE, linewidth=1.2, label=label)
     ax.set(xlim=(-0.5, len(truth) - 0.5), ylim=(0, 1.02), title=title)
+    ax.set(xlabel="sampled frame", ylabel="importance; rank of the score, in [0, 1]")
+    ax.label_outer()
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
@@ -115,14 +132,15 @@ def plot_metrics(
     label: str | None = None,
     smoothing: float = 0.9,
 ) -> Axes:
-    """Draw a training curve: each step faintly, and its running mean.
+    """Draw a training curve: each step faintly, and a mean over the steps around it.
 
     Args:
         metrics: ``metrics.jsonl`` of a run, or its steps.
         ax: Where to draw; each call adds a curve in the next colour.
         key: Which metric, such as ``"info_nce"``, ``"mi_lower_bound"`` or ``"keep_ratio"``.
         label: Name in the legend; the key if not given.
-        smoothing: Weight of the past in the running mean, in [0, 1); 0 for none.
+        smoothing: Weight of a neighbouring step in the mean, of the one after it its square and so on, in [0, 1);
+            0 for none. Steps on both sides count, as many after a step as before it, so that the mean does not lag.
 
     Returns:
         The axes.
@@ -138,36 +156,36 @@ def plot_metrics(
         known = sorted({name for step in steps for name in step})
         raise ValueError(f"no step has the metric {key!r}; there are {', '.join(known) or 'no metrics'}")
     x, y = np.array(found, dtype=np.float64).T
-    running, total, weight = np.empty_like(y), 0.0, 0.0
-    for i, value in enumerate(y):
-        total, weight = smoothing * total + value, smoothing * weight + 1
-        running[i] = total / weight
+    running = _smoothed(y, smoothing)
     colour, _, style = _next_style(ax)
     if smoothing:
         ax.plot(x, y, color=colour, alpha=0.25, linewidth=0.8, label="_each step")
     ax.plot(x, running, color=colour, linestyle=style, linewidth=1.6, label=label or key, gid=_CURVE)
-    ax.set(xlabel="step", ylabel=key.replace("_", " "))
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
+    ax.set(xlabel="step", ylabel=UNITS.get(key, key.replace("_", " ")))
+    return _finished(ax)
 
 
 def plot_sweep(
     x: npt.ArrayLike,
-    figures: npt.ArrayLike,
+    metrics: npt.ArrayLike,
     ax: Axes,
     *,
+    xlabel: str,
+    ylabel: str = "Kendall's tau",
     label: str | None = None,
     spread: npt.ArrayLike | None = None,
     baseline: float | None = None,
     baseline_label: str = "not pretrained",
     log: bool = False,
 ) -> Axes:
-    """Draw a figure of merit over an option or a scale (the paper's Figures 3, 5 and 7).
+    """Draw a metric over an option or a scale (the paper's Figures 3, 5 and 7).
 
     Args:
         x: (n,) values of the option, batch sizes or scales of the pretraining data.
-        figures: (n,) what each reached.
+        metrics: (n,) what each reached.
         ax: Where to draw; each call adds a curve with the next colour and marker.
+        xlabel: Name of the option, with its unit.
+        ylabel: Name of the metric.
         label: Name in the legend.
         spread: (n,) standard deviations, drawn as bars.
         baseline: What is reached without, drawn as a dotted line.
@@ -179,7 +197,7 @@ def plot_sweep(
     """
     colour, marker, style = _next_style(ax)
     drawn = ax.errorbar(
-        np.asarray(x), np.asarray(figures), spread, color=colour, marker=marker, linestyle=style, capsize=3, label=label
+        np.asarray(x), np.asarray(metrics), spread, color=colour, marker=marker, linestyle=style, capsize=3, label=label
     )
     drawn.lines[0].set_gid(_CURVE)
     if baseline is not None:
@@ -188,42 +206,46 @@ def plot_sweep(
         ax.set_xscale("log")
         ax.set_xticks(np.asarray(x), [f"{value:g}" for value in np.asarray(x)])
         ax.minorticks_off()
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    return _finished(ax)
 
 
 def plot_grid(
-    figures: npt.ArrayLike,
+    metrics: npt.ArrayLike,
     ax: Axes,
     *,
     x: Sequence[object],
     y: Sequence[object],
+    xlabel: str,
+    ylabel: str,
     limits: tuple[float, float] | None = None,
 ) -> Axes:
-    """Draw a figure of merit over two options, each cell with its number (the paper's Figure 4).
+    """Draw a metric over two options, each cell with its number (the paper's Figure 4).
 
     Args:
-        figures: (len(y), len(x)); nan where nothing was run.
+        metrics: (len(y), len(x)); nan where nothing was run.
         ax: Where to draw.
         x: Values of the option along x.
         y: Values of the option along y.
-        limits: The figures that the lightest and the darkest shade stand for, to compare several grids.
+        xlabel: Name of the option along x, with its unit.
+        ylabel: Name of the option along y, with its unit.
+        limits: The metrics that the lightest and the darkest shade stand for, to compare several grids.
 
     Returns:
         The axes; the best cell is framed.
 
     Raises:
-        ValueError: If the figures do not have that shape, or all are nan.
+        ValueError: If the metrics do not have that shape, or all are nan.
     """
-    cells = np.asarray(figures, dtype=np.float64)
+    cells = np.asarray(metrics, dtype=np.float64)
     if cells.shape != (len(y), len(x)) or np.isnan(cells).all():
-        raise ValueError(f"expected figures ({len(y)}, {len(x)}), not all nan, got shape {cells.shape}")
+        raise ValueError(f"expected metrics ({len(y)}, {len(x)}), not all nan, got shape {cells.shape}")
     low, high = limits or (float(np.nanmin(cells)), float(np.nanmax(cells)))
-    ax.imshow(cells, cmap="cividis_r", vmin=low, vmax=high, aspect="auto", origin="lower")
+    image = ax.imshow(cells, cmap="cividis_r", vmin=low, vmax=high, aspect="auto", origin="lower")
     for (row, column), value in np.ndenumerate(cells):
         if not np.isnan(value):
-            dark = value > (low + high) / 2
-            ax.text(column, row, f"{value:.3f}", ha="center", va="center", color="white" if dark else "black")
+            colour = "white" if _luminance([float(part) for part in image.to_rgba(value)[:3]]) < LIGHT else "black"
+            ax.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour)
     row, column = np.unravel_index(np.nanargmax(cells), cells.shape)
     ax.plot(
         column + 0.48 * np.array([-1, 1, 1, -1, -1]),
@@ -233,15 +255,19 @@ def plot_grid(
     )
     ax.set_xticks(range(len(x)), [str(value) for value in x])
     ax.set_yticks(range(len(y)), [str(value) for value in y])
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     return ax
 
 
-def plot_distribution(rounds: Mapping[str, npt.ArrayLike], ax: Axes, *, p_value: float | None = None) -> Axes:
-    """Draw how a figure of merit varies over rounds, each round a dot (the paper's Figure 6).
+def plot_distribution(
+    rounds: Mapping[str, npt.ArrayLike], ax: Axes, *, ylabel: str = "Kendall's tau", p_value: float | None = None
+) -> Axes:
+    """Draw how a metric varies over rounds, each round a dot (the paper's Figure 6).
 
     Args:
-        rounds: (rounds,) figures by name, as :meth:`visp.CrossValidation.per_round` gives them.
+        rounds: (rounds,) metrics by name, as :meth:`visp.CrossValidation.per_round` gives them.
         ax: Where to draw.
+        ylabel: Name of the metric.
         p_value: Of the difference of the first two, as :func:`visp.compare` gives it; written between them.
 
     Returns:
@@ -265,7 +291,35 @@ def plot_distribution(rounds: Mapping[str, npt.ArrayLike], ax: Axes, *, p_value:
         ax.text(0.5, top + 2.2 * step, text, ha="center", va="bottom")
         ax.set_ylim(top=top + 5 * step)
     ax.set_xticks(places, list(rounds))
+    ax.set_ylabel(ylabel)
+    return _finished(ax)
+
+
+def _smoothed(values: npt.NDArray[np.float64], smoothing: float) -> npt.NDArray[np.float64]:
+    """Average the steps around each, with as many after it as before it where there are."""
+    if not smoothing:
+        return values
+    reach = math.ceil(math.log(0.01) / math.log(smoothing))
+    means = np.empty_like(values)
+    for step in range(len(values)):
+        before = min(step, reach)
+        near = values[step - before : step + before + 1]
+        weights = smoothing ** np.abs(np.arange(len(near)) - before)
+        means[step] = weights @ near / weights.sum()
+    return means
+
+
+def _luminance(colour: Sequence[float]) -> float:
+    """Return the relative luminance of an sRGB colour, in [0, 1] (WCAG 2)."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _finished(ax: Axes) -> Axes:
+    """Take the frame away, and name the curves where there are two or more."""
     ax.spines[["top", "right"]].set_visible(False)
+    if len(ax.get_legend_handles_labels()[1]) > 1:
+        ax.legend(frameon=False)
     return ax
 
 

@@ -9,7 +9,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from visp.contracts import check_batch_size, check_embedding_lengths, check_frames, check_module
+from visp.contracts import (
+    check_batch_size,
+    check_embedding_lengths,
+    check_frames,
+    check_module,
+    warn_of_probabilities,
+)
 from visp.contrastive import Contrast, Similarity, Span, losses_of_pieces, recognition
 from visp.gradient_flow import GradientFlow
 from visp.passes import embed_pieces, score_videos
@@ -21,6 +27,9 @@ from visp.utils.noise import Noise, Purpose, bernoulli
 
 SATURATED_LOGIT = 8.0
 """A logit beyond plus or minus this counts as saturated: the sigmoid's slope is below 0.00034."""
+
+PROBABILITIES_STEP = 2
+"""At this step, from 0, logits that all lie in [0, 1] are warned of."""
 
 
 class ViSPOutput(NamedTuple):
@@ -125,6 +134,12 @@ class ViSPPretrainer(nn.Module):
         self.noise = Noise(seed)
         self.gather = gather
 
+    @property
+    def min_videos(self) -> int:
+        """Least number of videos in a batch: 1 if a video is compared with itself and needs no other one's frames."""
+        within = any(contrast.within_video for contrast in self.contrasts)
+        return 1 if within and not self.gradient_flow.needs_donors else 2
+
     def forward(self, videos: Sequence[Tensor]) -> ViSPOutput:
         """Compute the loss of one batch; in training mode the noise and the multiplier of a size target step too.
 
@@ -163,6 +178,8 @@ class ViSPPretrainer(nn.Module):
             losses = self._losses(contrast, embeddings, batch)  # (K_i,), Eq. 3
             recognised.append(recognition(losses, contrast.within_video, self.reduction))
         logits, selections = batch.gather([logits, selections])
+        if self.training and self.noise.step == PROBABILITIES_STEP:
+            warn_of_probabilities(logits, self.summarizer)
         binary = binary_penalty(selections, self.reduction)
         size_weight = self.size.weight.clone()
         loss = self.size(selections, logits, self.reduction) + self.binary_weight * binary
@@ -203,8 +220,7 @@ class ViSPPretrainer(nn.Module):
         else:
             check_frames(videos)
             batch = UnionBatch(0, [[len(frames) for frames in videos]])
-        alone = self.contrasts and all(contrast.within_video for contrast in self.contrasts)
-        if self.gradient_flow.needs_donors or not alone:
+        if self.min_videos > 1:
             check_batch_size(batch.num_videos, warn=batch.rank == 0, stacklevel=4)
         return batch
 

@@ -76,7 +76,7 @@ def assert_is_tvsum(got: Mapping[str, npt.NDArray[np.float32]]) -> None:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_tsv_rows_become_one_array_a_video(tmp_path: Path, end: str) -> None:
+def test_tsv_rows_become_one_array_per_video(tmp_path: Path, end: str) -> None:
     assert_is_tvsum(read_tvsum_tsv(write_tsv(tmp_path / "a.tsv", rows(tvsum()), end)))
 
 
@@ -86,7 +86,7 @@ def test_tsv_rows_of_a_video_need_not_be_together(tmp_path: Path) -> None:
     assert_is_tvsum(read_tvsum_tsv(write_tsv(tmp_path / "a.tsv", together_no_more)))
 
 
-def test_mat_elements_become_one_array_a_video(tmp_path: Path) -> None:
+def test_mat_elements_become_one_array_per_video(tmp_path: Path) -> None:
     assert_is_tvsum(read_tvsum_mat(write_mat(tmp_path / "a.mat", tvsum())))
 
 

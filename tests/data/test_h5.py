@@ -201,8 +201,8 @@ def test_names_that_make_no_corpus_are_refused(tmp_path: Path, names: list[str],
 
 
 def test_a_full_record_is_valid(corpus: Path) -> None:
-    summary = validate_h5(corpus)
-    assert (summary.path, summary.lengths, summary.feature_dim) == (corpus, {"video_1": T}, D)
+    contents = validate_h5(corpus)
+    assert (contents.path, contents.lengths, contents.feature_dim) == (corpus, {"video_1": T}, D)
 
 
 def test_the_numbers_of_frames_are_told_where_the_file_has_them(tmp_path: Path) -> None:
@@ -225,15 +225,15 @@ PROBLEMS: list[tuple[str, Any, str]] = [
     ("n_frames", "60", "expected whole numbers, got object"),
     ("n_frames", 0, "expected at least 1, got 0"),
     ("n_steps", 5, "5, but features has 6 rows"),
-    ("picks", np.arange(5), "expected (6,), one a row of features, got shape (5,)"),
+    ("picks", np.arange(5), "expected (6,), one per row of features, got shape (5,)"),
     ("picks", np.array([0, 1, 2, 2, 1, 5]), "not strictly increasing at row 3 (and 1 more)"),
     ("picks", np.arange(T) - 1, "negative frames"),
     ("picks", np.arange(T) + 55, "up to frame 60, but the video has 60 frames"),
     ("picks", np.arange(T) + 0.5, "expected whole numbers, got float64 with fractions or non-finite values"),
-    ("gtscore", np.ones((T, 1)), "expected (6,), one a row of features, got shape (6, 1)"),
+    ("gtscore", np.ones((T, 1)), "expected (6,), one per row of features, got shape (6, 1)"),
     ("gtscore", np.array([0, np.nan, 0, 0, 0, 0]), "1 value is not finite (first at row 1)"),
     ("gtscore", np.array([b"a"] * T), "expected numbers, got |S1"),
-    ("gtsummary", np.ones(7), "expected (6,), one a row of features, got shape (7,)"),
+    ("gtsummary", np.ones(7), "expected (6,), one per row of features, got shape (7,)"),
     ("user_summary", np.ones(60), "expected (U, 60), got shape (60,)"),
     ("user_summary", np.ones((3, 59)), "expected (U, 60), got shape (3, 59)"),
     ("change_points", np.ones((2, 3)), "expected (S, 2) whole numbers with S at least 1, got shape (2, 3)"),
@@ -353,8 +353,8 @@ def summe() -> Path:
 
 
 def test_the_real_summe_file_is_valid(summe: Path) -> None:
-    summary = validate_h5(summe)
-    assert (len(summary.keys), summary.feature_dim, sum(summary.lengths.values())) == (14, 768, 6076)
+    contents = validate_h5(summe)
+    assert (len(contents.keys), contents.feature_dim, sum(contents.lengths.values())) == (14, 768, 6076)
 
 
 def test_a_real_video_reads_with_its_name_and_shots(summe: Path) -> None:

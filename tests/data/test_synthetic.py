@@ -125,8 +125,8 @@ def test_noise_has_the_length_asked_for() -> None:
 def test_the_corpus_is_a_valid_file_that_reads_back(tmp_path: Path) -> None:
     records = make_corpus(**SMALL)
     write_h5(tmp_path / "corpus.h5", records)
-    summary = validate_h5(tmp_path / "corpus.h5")
-    assert summary.keys == tuple(record.name for record in records)
+    contents = validate_h5(tmp_path / "corpus.h5")
+    assert contents.keys == tuple(record.name for record in records)
     for record in records:
         back = read_record(tmp_path / "corpus.h5", record.name)
         assert (back.n_frames, back.n_steps) == (record.n_frames, record.n_steps)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from torch import Tensor, nn
 import visp
 from visp.data import InMemoryDataset, Split, make_splits
 from visp.data.synthetic import make_corpus
-from visp.studies.cross_validation import CrossValidation, Fold, cross_validate, read_results, results_table
-from visp.studies.significance import compare
+from visp.studies.cross_validation import cross_validate
+from visp.studies.results import CrossValidation, Fold, read_results, results_table
+from visp.studies.significance import compare, pair
+from visp.utils.noise import seeded
 from visp.weights import CheckpointError, save_state
 
 
@@ -41,8 +45,9 @@ def evaluator() -> visp.Evaluator:
 
 
 def run(**options: Any) -> CrossValidation:
+    videos = options.pop("videos", VIDEOS)
     given = {"splits": SPLITS, "evaluator": evaluator(), "epochs": 2, "progress": False, **options}
-    return cross_validate(Scorer, VIDEOS, given.pop("splits"), **given)
+    return cross_validate(given.pop("make_summarizer", Scorer), videos, given.pop("splits"), **given)
 
 
 def test_a_round_is_the_mean_over_its_folds_and_a_fold_what_finetune_finds() -> None:
@@ -101,13 +106,14 @@ def test_a_finished_fold_is_not_done_again_and_an_unfinished_one_is_gone_on_with
     with pytest.raises(KeyboardInterrupt):
         run(rounds=2, evaluator=stopping, out_dir=tmp_path / "run")
     assert len(list((tmp_path / "run").glob("*/*/fold.json"))) == 4
+    to_compare = 1  # whose first weights must be those of the run that is resumed
     Scorer.made = 0
     result = run(rounds=2, out_dir=tmp_path / "run")
-    assert Scorer.made == 2
+    assert Scorer.made == to_compare + 2
     assert result.folds == expected.folds
     Scorer.made = 0
     assert run(rounds=2, out_dir=tmp_path / "run").folds == expected.folds
-    assert Scorer.made == 0
+    assert Scorer.made == to_compare
 
 
 def test_more_rounds_may_follow(tmp_path: Path) -> None:
@@ -130,6 +136,98 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
         run(out_dir=tmp_path / "run", epochs=3)
 
 
+class WiderScorer(Scorer):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"make_summarizer": WiderScorer}, "summarizer was 'Scorer .* and is 'WiderScorer"),
+        ({"seed": 3}, "seed was 0 and is 3"),
+        ({"pretrained": {"score.weight": torch.ones(1, 64), "score.bias": torch.zeros(1)}}, r"pretrained was \[None\]"),
+        ({"select": "test"}, "select was 'last' and is 'test'"),
+        ({"splits": SPLITS[:2]}, "splits was"),
+    ],
+)
+def test_each_thing_that_differs_from_the_run_to_resume_is_named(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    run(epochs=1, out_dir=tmp_path / "run")
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    with pytest.raises(CheckpointError, match=message):
+        run(epochs=1, out_dir=tmp_path / "run", **change)
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("key", ["features", "gtscore", "user_summary"])
+def test_other_data_under_the_same_names_are_refused(key: str, tmp_path: Path) -> None:
+    run(epochs=1, out_dir=tmp_path / "run")
+    changed = getattr(RECORDS[2], key).copy()
+    changed[0] = 1 - changed[0]
+    videos = InMemoryDataset([*RECORDS[:2], replace(RECORDS[2], **{key: changed}), *RECORDS[3:]])
+    with pytest.raises(CheckpointError, match=r"data was '[0-9a-f]{8}' and is '[0-9a-f]{8}'"):
+        run(epochs=1, out_dir=tmp_path / "run", videos=videos)
+
+
+def spoil(value: Any, path: tuple[Any, ...], new: Any) -> None:
+    for key in path[:-1]:
+        value = value[key]
+    value[path[-1]] = new
+
+
+@pytest.mark.parametrize(
+    ("path", "new", "message"),
+    [
+        (("folds",), {}, "the file: expected 'folds' as list, got dict"),
+        (("folds",), [], "folds is empty"),
+        (("folds", 0), 7, r"folds\[0\]: expected an object, got int"),
+        (("folds", 1, "round"), "0", r"folds\[1\]: expected 'round' as int, got str"),
+        (("folds", 0, "evaluation", "mean", "tau"), "high", "mean: expected tau as a number or null, got 'high'"),
+        (("folds", 0, "evaluation", "videos", 0), {"tau": 1.0}, r"videos\[0\]: 'video' is missing"),
+        (("folds", 0, "evaluation", "baselines"), None, "expected 'baselines' as dict, got NoneType"),
+    ],
+)
+def test_results_of_another_structure_are_refused_by_the_part(
+    path: tuple[Any, ...], new: Any, message: str, tmp_path: Path
+) -> None:
+    run(epochs=1, out_dir=tmp_path / "run")
+    results = tmp_path / "run" / "results.json"
+    found = json.loads(results.read_text())
+    spoil(found, path, new)
+    results.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=f"results.json does not hold the results of a cross-validation: .*{message}"):
+        read_results(tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "7", '{"round": 0}'])
+def test_a_damaged_fold_is_one_line(text: str, tmp_path: Path) -> None:
+    run(epochs=1, out_dir=tmp_path / "run")
+    (tmp_path / "run" / "round-0" / "fold-1" / "fold.json").write_text(text)
+    with pytest.raises(ValueError, match=r"fold\.json does not hold a fold of a cross-validation: ") as caught:
+        run(epochs=1, out_dir=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_two_threads_find_what_each_finds_alone() -> None:
+    made: dict[int, list[Tensor]] = {seed: [] for seed in range(8)}
+
+    def make(seed: int) -> None:
+        for _ in range(20):
+            with seeded(seed):
+                made[seed].append(Scorer().score.weight.detach())
+
+    threads = [threading.Thread(target=make, args=(seed,)) for seed in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed, weights in made.items():
+        torch.manual_seed(seed)
+        expected = Scorer().score.weight
+        assert all(torch.equal(weight, expected) for weight in weights)
+
+
 def test_a_folder_of_something_else_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x")
     with pytest.raises(FileExistsError, match="holds no cross-validation"):
@@ -148,15 +246,47 @@ def test_validation_videos_are_held_out_of_the_training_videos(tmp_path: Path) -
 
 def test_the_table_names_protocol_and_selection_and_marks_the_test_fold() -> None:
     table = results_table({"scratch": run(select="test"), "pretrained": run(rounds=2)})
-    scratch, pretrained = table.splitlines()[2:]
+    scratch, pretrained = table.splitlines()[2:4]
     assert scratch.startswith("| scratch | csta, tvsum | **test videos** | 1 | ")
     assert pretrained.startswith("| pretrained | csta, tvsum | last | 2 | ")
     assert "±" in pretrained
     assert "±" not in scratch
 
 
+def test_the_table_ends_with_chance_and_people_once() -> None:
+    first = run()
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in results_table({"scratch": first, "again": run(seed=1)}).splitlines()[4:7]
+    ]
+    assert [row[0] for row in rows] == [
+        "constant scores",
+        "random scores, mean of 20 draws",
+        "each user against the others",
+    ]
+    assert rows[0][4:7] == ["undefined", "undefined", f"{first.baseline('constant', 'f_score'):.3f}"]
+    assert rows[2][4] == f"{first.baseline('humans', 'tau'):.3f}"
+
+
+def test_chance_is_averaged_as_the_metrics_are() -> None:
+    result = run(rounds=2)
+    by_fold = [evaluator()(Scorer(), split.test).mean("f_score", "random") for split in SPLITS]
+    assert result.baseline("random", "f_score") == pytest.approx(np.mean(by_fold))
+
+
+def test_the_standard_error_is_over_videos_of_their_means_over_rounds() -> None:
+    result = run(rounds=2)
+    taus: dict[str, list[float]] = {}
+    for fold in result.folds:
+        for row in fold.evaluation["videos"]:
+            taus.setdefault(row["video"], []).append(row["tau"])
+    means = [sum(values) / len(values) for values in taus.values()]
+    assert len(means) == len(VIDEOS)
+    assert result.standard_error("tau") == pytest.approx(np.std(means, ddof=1) / np.sqrt(len(means)))
+
+
 def test_an_undefined_metric_stays_undefined(tmp_path: Path) -> None:
-    fold = Fold(0, 0, 0, 1, {"mean": {"tau": None, "rho": 0.5, "f_score": 0.5}})
+    fold = Fold(0, 0, 0, 1, {"mean": {"tau": None, "rho": 0.5, "f_score": 0.5}, "videos": [], "baselines": {}})
     result = CrossValidation((fold,), "csta, tvsum", "last", None)
     assert np.isnan(result.mean("tau"))
     assert result.to_json()["tau"]["mean"] is None
@@ -193,7 +323,31 @@ def test_compare_takes_a_side_without_spread() -> None:
 
 def test_compare_takes_cross_validations() -> None:
     a, b = run(rounds=2), run(rounds=2, seed=7)
-    assert compare(a, b, "rho") == compare(a.per_round("rho"), b.per_round("rho"))
+    over_rounds = compare(a.per_round("rho"), b.per_round("rho"))
+    found = compare(a, b, "rho")
+    assert replace(found, paired=None) == over_rounds
+    first, second = a.per_video("rho"), b.per_video("rho")
+    expected = stats.ttest_rel(list(second.values()), [first[name] for name in second])
+    assert found.paired is not None
+    assert (found.paired.t, found.paired.p_value) == pytest.approx((expected.statistic, expected.pvalue))
+    assert found.paired.num_videos == len(VIDEOS)
+
+
+def test_one_round_each_is_compared_over_videos_alone() -> None:
+    found = compare(run(), run(seed=7))
+    assert found.paired is not None
+    assert np.isnan(found.p_value)
+    assert "no spread over 1 and 1 rounds; paired over 6 videos" in str(found)
+    assert 0 <= found.paired.p_value <= 1
+
+
+def test_pairs_are_the_videos_for_which_both_are_defined() -> None:
+    found = pair({"a": 0.1, "b": 0.2, "c": 0.3, "d": float("nan")}, {"c": 0.5, "b": 0.3, "d": 0.1, "e": 0.2})
+    assert found is not None
+    assert found.num_videos == 2
+    assert found.difference == pytest.approx(0.15)
+    assert found.standard_error == pytest.approx(0.05)
+    assert pair({"a": 0.1}, {"a": 0.2}) is None
 
 
 def test_without_any_spread_a_difference_is_certain_and_equality_shows_nothing() -> None:

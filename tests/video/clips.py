@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -155,3 +156,24 @@ def mean_colours(path: Path) -> npt.NDArray[np.float64]:
     from visp.video import iter_sampled_frames
 
     return np.array([frame.image.mean(axis=(0, 1)) for frame in iter_sampled_frames(path, fps=None)])
+
+
+def ffmpeg(arguments: str) -> None:
+    """Run ffmpeg, which overwrites; skips the test where there is none."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
+    subprocess.run(["ffmpeg", "-y", "-v", "error", *shlex.split(arguments)], check=True)
+
+
+def heard(path: Path, rate: int = RATE) -> npt.NDArray[np.float64]:
+    """The sound of a file as ffmpeg plays it from the picture's beginning, mono."""
+    command = ["ffmpeg", "-v", "error", "-i", str(path), "-vn", "-ac", "1", "-ar", str(rate), "-f", "f32le", "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return np.frombuffer(done.stdout, np.float32).astype(np.float64)
+
+
+def noise(sound: npt.NDArray[np.float64], rate: int = RATE, tone: float = 1000) -> float:
+    """Power beside a tone, 60 Hz wide, in dB of the tone's."""
+    power = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
+    near = np.abs(np.fft.rfftfreq(len(sound), 1 / rate) - tone) < 30
+    return float(10 * np.log10(power[~near].sum() / power[near].sum()))

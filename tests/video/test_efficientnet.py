@@ -59,7 +59,7 @@ def test_a_dog_is_a_dog_and_more_so_than_with_imagenets_normalisation(network: E
     frames = iter_sampled_frames(real_video("torchcodec_dog_eating_854132.mp4"), fps=2)
     images = torch.stack([extractor.preprocess(frame.image) for frame in frames])
     ours, imagenets = (
-        torch.cat([network.classify(few) for few in prepared.split(4)]).softmax(dim=1)[:, DOGS].sum(dim=1)
+        torch.cat([network.classify(few) for few in torch.split(prepared, 4)]).softmax(dim=1)[:, DOGS].sum(dim=1)
         for prepared in (normalised(images, extractor.mean, extractor.std), normalised(images))
     )
     assert ours.mean() > 0.9

@@ -184,7 +184,7 @@ def test_an_interrupted_run_leaves_an_older_summary_as_it_was(tmp_path: Path, mo
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("visp.video.render._upright", interrupt)
+    monkeypatch.setattr("visp.video.render.drawn", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_summary(clip, [[0, 3]], out, overwrite=True)
     assert out.read_bytes() == b"an older summary"

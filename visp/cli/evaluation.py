@@ -176,7 +176,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _crossval(options: argparse.Namespace) -> None:
     from visp.data import make_splits, read_splits
     from visp.eval.metrics import METRICS
-    from visp.studies.cross_validation import cross_validate, read_results, results_table
+    from visp.studies.cross_validation import cross_validate
+    from visp.studies.results import read_results, results_table
     from visp.studies.significance import compare
 
     check_device(options)

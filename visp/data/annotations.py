@@ -1,4 +1,4 @@
-"""TVSum's importance scores, one for each annotator and frame, which its h5 file does not hold."""
+"""TVSum's importance scores, one per annotator and frame, which its h5 file does not hold."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from visp.data.h5 import listed, open_h5
+from visp.data.stored import MAX_VIDEOS, H5SchemaError, check_stored, checked_name, holds, lookup, reading
+from visp.utils.files import check_input
 
 _LOWEST, _HIGHEST = 1, 5
+_LARGEST_TSV = 2**29
 _Scores = npt.NDArray[np.float32]
 _Annotated = tuple[str, _Scores]  # where the file holds a video, for messages, and its scores
 
 
 def read_tvsum_tsv(path: str | os.PathLike[str], n_frames: Mapping[str, int] | None = None) -> dict[str, _Scores]:
-    """Reads ``ydata-anno.tsv``: a row an annotator, of video id, category and comma-separated scores.
+    """Read ``ydata-anno.tsv``: one row per annotator, of video id, category and comma-separated scores.
 
     Videos are named as in the field's h5 file, in the order in which their ids first appear.
 
@@ -38,6 +41,8 @@ def read_tvsum_tsv(path: str | os.PathLike[str], n_frames: Mapping[str, int] | N
     """
     rows: dict[str, list[_Scores]] = {}
     first_lines: dict[str, int] = {}
+    if (size := check_input(path).stat().st_size) > _LARGEST_TSV:
+        raise ValueError(f"{path} has {size} bytes, expected at most {_LARGEST_TSV}")
     with Path(path).open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -59,7 +64,7 @@ def read_tvsum_tsv(path: str | os.PathLike[str], n_frames: Mapping[str, int] | N
 
 
 def read_tvsum_mat(path: str | os.PathLike[str], n_frames: Mapping[str, int] | None = None) -> dict[str, _Scores]:
-    """Reads ``ydata-tvsum50.mat``, a MATLAB file of version 7.3: the struct array ``tvsum50``, an element a video.
+    """Read ``ydata-tvsum50.mat``, a MATLAB file of version 7.3: the struct array ``tvsum50``, one element per video.
 
     Args:
         path: The file.
@@ -76,14 +81,16 @@ def read_tvsum_mat(path: str | os.PathLike[str], n_frames: Mapping[str, int] | N
     """
     with open_h5(path) as file:
         try:
-            ids, scores = _references(file, "video"), _references(file, "user_anno")
+            with reading("tvsum50"):
+                ids, scores = _references(file, "video"), _references(file, "user_anno")
             if len(ids) != len(scores):
                 raise ValueError(f"tvsum50 has {len(ids)} of 'video', but {len(scores)} of 'user_anno'")
-            videos = [_read_element(file, i, *both) for i, both in enumerate(zip(ids, scores, strict=True), start=1)]
+            videos = []
+            for number, (video, user_anno) in enumerate(zip(ids, scores, strict=True), start=1):
+                with reading(f"tvsum50({number})"):
+                    videos.append(_read_element(file, number, video, user_anno))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        except (OSError, RuntimeError) as error:
-            raise ValueError(f"{path}: tvsum50 cannot be read ({error})") from error
     return _named(path, videos, n_frames)
 
 
@@ -111,26 +118,29 @@ def _is_number(text: str) -> bool:
 
 
 def _references(file: h5py.File, field: str) -> list[Any]:
-    struct = file.get("tvsum50")
+    struct = lookup(file, "tvsum50") if holds(file, "tvsum50") else None
     if not isinstance(struct, h5py.Group):
-        raise ValueError(f"no struct array 'tvsum50'; {listed(file)}")
-    data = struct.get(field)
+        raise H5SchemaError(f"no struct array 'tvsum50'; {listed(file)}")
+    data = lookup(struct, field) if holds(struct, field) else None
     if not isinstance(data, h5py.Dataset):
-        raise ValueError(f"tvsum50 has no field {field!r}; {listed(struct)}")
+        raise H5SchemaError(f"tvsum50 has no field {field!r}; {listed(struct)}")
     if h5py.check_ref_dtype(data.dtype) is not h5py.Reference:
-        raise ValueError(f"tvsum50/{field}: expected a reference for each video, got {data.dtype}")
+        raise H5SchemaError(f"tvsum50/{field}: expected a reference for each video, got {data.dtype}")
+    check_stored(data)
+    if data.size > MAX_VIDEOS:
+        raise H5SchemaError(f"tvsum50/{field}: {data.size} videos, expected at most {MAX_VIDEOS}")
     return list(np.ravel(data[()]))
 
 
 def _read_element(file: h5py.File, number: int, video: h5py.Reference, user_anno: h5py.Reference) -> _Annotated:
     codes = _read_array(file[video], f"tvsum50({number}).video")
     if codes.dtype.kind != "u":
-        raise ValueError(f"tvsum50({number}).video: expected the codes of a text, got {codes.dtype}")
-    where = f"{''.join(map(chr, codes.ravel()))!r} (tvsum50({number}))"
+        raise H5SchemaError(f"tvsum50({number}).video: expected the codes of a text, got {codes.dtype}")
+    where = f"{checked_name(''.join(map(chr, codes.ravel())))!r} (tvsum50({number}))"
     # (n_frames, U) in MATLAB, whose arrays are stored column by column: read row by row, they are transposed.
     user_scores = _read_array(file[user_anno], f"tvsum50({number}).user_anno")
     if user_scores.ndim != 2 or user_scores.dtype.kind not in "fiu" or user_scores.size == 0:
-        raise ValueError(
+        raise H5SchemaError(
             f"{where}: expected user_anno (U, n_frames) of numbers, "
             f"got {user_scores.dtype} of shape {user_scores.shape}"
         )
@@ -139,13 +149,17 @@ def _read_element(file: h5py.File, number: int, video: h5py.Reference, user_anno
         for annotator in scores:
             _check_range(annotator)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise H5SchemaError(f"{where}: {error}") from None
     return where, scores
 
 
 def _read_array(item: h5py.Dataset, what: str) -> npt.NDArray[Any]:
     if not isinstance(item, h5py.Dataset):
-        raise ValueError(f"{what}: expected an array, got {type(item).__name__.lower()}")
+        raise H5SchemaError(f"{what}: expected an array, got {type(item).__name__.lower()}")
+    try:
+        check_stored(item)
+    except H5SchemaError as error:
+        raise H5SchemaError(f"{what}: {error}") from None
     return np.asarray(item[()])
 
 

@@ -6,7 +6,8 @@ import operator
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -17,9 +18,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from visp.data.h5 import H5SchemaError, H5Summary, listed, open_h5, record_from_group, validate_h5
-from visp.data.index import summaries_of, summarize_shapes
+from visp.data.digest import combined, digest_of
+from visp.data.h5 import H5Contents, group_of, listed, open_h5, record_from_group, validate_h5
+from visp.data.index import DigestIndex, contents_of, shapes_of
 from visp.data.record import VideoRecord
+from visp.data.schema import dataset, features_shape
+from visp.data.stored import H5SchemaError, holds, reading
 
 OPEN_FILES = 64
 """Most files that a process keeps open; systems allow some hundreds."""
@@ -49,7 +53,7 @@ class VideoSource(Protocol):
     def __getitem__(self, index: int) -> Tensor: ...
 
     def record(self, index: int) -> VideoRecord:
-        """The whole record of one video."""
+        """Return the whole record of one video."""
         ...
 
 
@@ -65,7 +69,8 @@ class VideoDataset(Dataset[Tensor]):
         stride: Takes every ``stride``-th sampled frame.
         dtype: Type of the tensors.
         validate: ``"full"`` checks every value of every file, which reads it all; ``"shapes"`` only that each video has
-            features (T, d), and refuses values that are not finite when a video is read.
+            features (T, d) that the file holds. Values that are not finite in ``dtype`` are refused whenever a video
+            is read.
         index: A JSON file that keeps what was found; files that have not changed since are not opened again. Made if
             need be.
 
@@ -99,17 +104,17 @@ class VideoDataset(Dataset[Tensor]):
             raise ValueError(f"validate must be 'full' or 'shapes', got {validate!r}")
         self.stride = _checked_stride(stride)
         self.dtype = dtype
-        self._check_values = validate == "shapes"
+        self._index = index
         files = [Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
         if not files:
             raise ValueError("no h5 file was given")
         _refuse_duplicates([str(path) for path in files], "files")
-        summaries = summaries_of(files, validate_h5 if validate == "full" else summarize_shapes, index)
-        _refuse_other_dims(summaries)
-        self.feature_dim = summaries[0].feature_dim
-        _warn_of_mixed_provenance(summaries)
+        contents = contents_of(files, validate_h5 if validate == "full" else shapes_of, index)
+        _refuse_other_dims(contents)
+        self.feature_dim = contents[0].feature_dim
+        _warn_of_mixed_provenance(contents)
 
-        videos = _named_videos(summaries)
+        videos = _named_videos(contents)
         if keys is not None:
             keys = [keys] if isinstance(keys, str) else keys
             _refuse_duplicates(keys, "keys")
@@ -118,8 +123,8 @@ class VideoDataset(Dataset[Tensor]):
                 raise KeyError(f"no video is named {', '.join(map(repr, unknown))}; {listed(videos)}")
             videos = {key: videos[key] for key in keys}
         self.names = tuple(videos)
-        self.lengths = tuple(_length_after(stride, summary.lengths[key]) for summary, key in videos.values())
-        self._places = [(summary.path, key) for summary, key in videos.values()]
+        self.lengths = tuple(_length_after(stride, content.lengths[key]) for content, key in videos.values())
+        self._places = [(content.path, key) for content, key in videos.values()]
         self._handles: dict[int, dict[Path, h5py.File]] = {}
 
     def __len__(self) -> int:
@@ -127,35 +132,46 @@ class VideoDataset(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         path, key = self._places[_checked_index(index, len(self))]
-        try:
-            rows = self._file(path)[key]["features"][:: self.stride]
-        except KeyError as error:
-            raise H5SchemaError(f"{path}: {key}: no 'features'") from error
-        except (OSError, RuntimeError) as error:
-            raise OSError(f"{path}: {key} cannot be read ({error})") from error
-        if self._check_values and not np.isfinite(rows).all():
-            raise H5SchemaError(f"{path}: {key}/features: values that are not finite")
-        return _tensor(rows, self.dtype)
+        with _video_of(path, key):
+            group = group_of(self._file(path), key)
+            if not holds(group, "features"):
+                raise H5SchemaError(f"{path}: {key}: no 'features'")
+            data = dataset(group, "features")
+            features_shape(group)
+            rows = data[:: self.stride]
+        return _tensor(rows, self.dtype, f"{path}: {key}/features")
 
     def record(self, index: int) -> VideoRecord:
-        """The whole record of one video, strided, with features (T, d) in float32.
+        """Return the whole record of one video, strided, with features (T, d) in float32.
 
         Raises:
             IndexError: There is no such video.
-            H5SchemaError: The file no longer holds the video.
+            H5SchemaError: The file no longer holds the video, or holds features that are not finite.
             OSError: The video cannot be read.
         """
         path, key = self._places[_checked_index(index, len(self))]
-        try:
-            record = record_from_group(self._file(path)[key])
-        except KeyError as error:
-            raise H5SchemaError(f"{path}: no {key!r}") from error
-        except (OSError, RuntimeError) as error:
-            raise OSError(f"{path}: {key} cannot be read ({error})") from error
+        with _video_of(path, key):
+            record = record_from_group(group_of(self._file(path), key))
+        _refuse_non_finite(torch.from_numpy(record.features), f"{path}: {key}/features")
         return record.every(self.stride)
 
+    def content_hash(self) -> str:
+        """Return a text that changes with names, features or labels of the videos, whatever ``stride`` and ``dtype``.
+
+        Whole files are read for it, once: with an ``index``, it keeps the hash of each video.
+        """
+        with DigestIndex(self._index) as known:
+            digests = []
+            for path, key in self._places:
+                if (digest := known.get(path, key)) is None:
+                    with _video_of(path, key):
+                        digest = digest_of(record_from_group(group_of(self._file(path), key)))
+                    known.put(path, key, digest)
+                digests.append(digest)
+        return combined(self.names, digests)
+
     def close(self) -> None:
-        """Closes this process's files; the next read opens them again."""
+        """Close this process's files; the next read opens them again."""
         for files in self._handles.values():
             for file in files.values():
                 file.close()
@@ -232,36 +248,76 @@ class InMemoryDataset(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         record = self._records[_checked_index(index, len(self))]
-        return _tensor(record.features[:: self.stride].copy(), self.dtype)
+        return _tensor(record.features[:: self.stride].copy(), self.dtype, f"{record.name}: features")
 
     def record(self, index: int) -> VideoRecord:
-        """The whole record of one video, strided; its arrays are those that were given.
+        """Return the whole record of one video, strided; its arrays are those that were given.
 
         Raises:
             IndexError: There is no such video.
         """
         return self._records[_checked_index(index, len(self))].every(self.stride)
 
+    def content_hash(self) -> str:
+        """Return the hash that `VideoDataset.content_hash` gives the same videos."""
+        return combined(self.names, [digest_of(record) for record in self._records])
+
+
+def as_dataset(videos: object) -> VideoSource:
+    """Return videos as a dataset, whatever form they have.
+
+    Args:
+        videos: A dataset; the path of an h5 file, or a list of them; or a list of records, or of features (T, d) as
+            tensors or arrays of floats, which are then named ``video_1``, ``video_2``, ...
+
+    Raises:
+        TypeError: They have another form, such as a generator, which can be read only once; the message says which.
+        ValueError: As of the datasets.
+    """
+    if isinstance(videos, VideoSource):
+        return videos
+    if isinstance(videos, str | os.PathLike):
+        return VideoDataset(videos)
+    if not isinstance(videos, list | tuple):
+        raise TypeError(
+            f"videos is of type {type(videos).__name__}, expected a dataset, the path of an h5 file, or a list of "
+            "paths, of records or of features (T, d)"
+            + ("; it can be read only once, so make it a list" if isinstance(videos, Iterator) else "")
+        )
+    if not videos:
+        raise ValueError("no video was given")
+    for kind in (VideoRecord, str | os.PathLike, Tensor | np.ndarray):
+        if all(isinstance(video, kind) for video in videos):
+            break
+    else:
+        kinds = dict.fromkeys(type(video).__name__ for video in videos)
+        raise TypeError(f"a list of {', '.join(kinds)}, expected one of paths, of records or of features (T, d)")
+    if kind is VideoRecord:
+        return InMemoryDataset(videos)
+    if isinstance(videos[0], str | os.PathLike):
+        return VideoDataset(videos)
+    return InMemoryDataset([_as_record(f"video_{i}", features) for i, features in enumerate(videos, start=1)])
+
 
 def collate_videos(batch: Sequence[Tensor]) -> list[Tensor]:
-    """Keeps a batch a list of (T_i, d) tensors, for ``DataLoader(..., collate_fn=collate_videos)``."""
+    """Keep a batch a list of (T_i, d) tensors, for ``DataLoader(..., collate_fn=collate_videos)``."""
     return list(batch)
 
 
-def _refuse_other_dims(summaries: Sequence[H5Summary]) -> None:
-    examples = {summary.feature_dim: summary.path for summary in reversed(summaries)}
+def _refuse_other_dims(contents: Sequence[H5Contents]) -> None:
+    examples = {content.feature_dim: content.path for content in reversed(contents)}
     if len(examples) > 1:
         dims = ", ".join(f"{path} has d = {dim}" for dim, path in reversed(examples.items()))
         raise H5SchemaError(f"feature dimensions disagree: {dims}")
 
 
-def _warn_of_mixed_provenance(summaries: Sequence[H5Summary]) -> None:
-    known = [summary for summary in summaries if summary.provenance]
+def _warn_of_mixed_provenance(contents: Sequence[H5Contents]) -> None:
+    known = [content for content in contents if content.provenance]
     differences = []
-    for attribute in dict.fromkeys(name for summary in known for name in summary.provenance):
+    for attribute in dict.fromkeys(name for content in known for name in content.provenance):
         examples: dict[str | None, Path] = {}
-        for summary in known:
-            examples.setdefault(summary.provenance.get(attribute), summary.path)
+        for content in known:
+            examples.setdefault(content.provenance.get(attribute), content.path)
         if len(examples) > 1:
             places = (f"{'not given' if value is None else repr(value)} in {path}" for value, path in examples.items())
             differences.append(f"  {attribute}: {', '.join(places)}")
@@ -270,14 +326,14 @@ def _warn_of_mixed_provenance(summaries: Sequence[H5Summary]) -> None:
         warnings.warn(message, UserWarning, stacklevel=3)
 
 
-def _named_videos(summaries: Sequence[H5Summary]) -> dict[str, tuple[H5Summary, str]]:
-    if len(summaries) == 1:
-        return {key: (summaries[0], key) for key in summaries[0].keys}
-    stems = [summary.path.stem for summary in summaries]
+def _named_videos(contents: Sequence[H5Contents]) -> dict[str, tuple[H5Contents, str]]:
+    if len(contents) == 1:
+        return {key: (contents[0], key) for key in contents[0].keys}
+    stems = [content.path.stem for content in contents]
     if len(set(stems)) < len(stems):
-        stems = [str(summary.path) for summary in summaries]
+        stems = [str(content.path) for content in contents]
     return {
-        f"{stem}/{key}": (summary, key) for stem, summary in zip(stems, summaries, strict=True) for key in summary.keys
+        f"{stem}/{key}": (content, key) for stem, content in zip(stems, contents, strict=True) for key in content.keys
     }
 
 
@@ -304,6 +360,32 @@ def _length_after(stride: int, length: int) -> int:
     return -(-length // stride)
 
 
-def _tensor(rows: np.ndarray[Any, np.dtype[Any]], dtype: torch.dtype) -> Tensor:
+def _as_record(name: str, features: Tensor | np.ndarray[Any, Any]) -> VideoRecord:
+    tensor = torch.as_tensor(features).detach().cpu()
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name}: expected features (T, d) of floats, got {tensor.dtype}")
+    return VideoRecord(name, (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
+
+
+def _tensor(rows: np.ndarray[Any, np.dtype[Any]], dtype: torch.dtype, where: str) -> Tensor:
     native = rows.astype(rows.dtype.newbyteorder("="), copy=False)  # torch takes no other byte order
-    return torch.from_numpy(native).to(dtype)
+    tensor = torch.from_numpy(native).to(dtype)
+    _refuse_non_finite(tensor, where)
+    return tensor
+
+
+def _refuse_non_finite(features: Tensor, where: str) -> None:
+    """Refuse values that are not finite in the type that is used, such as 1e300 in float32."""
+    if not torch.isfinite(features).all():
+        raise H5SchemaError(f"{where}: values that are not finite in {str(features.dtype).removeprefix('torch.')}")
+
+
+@contextmanager
+def _video_of(path: Path, key: str) -> Iterator[None]:
+    try:
+        with reading(f"{path}: {key}"):
+            yield
+    except H5SchemaError as error:
+        if isinstance(error.__cause__, OSError):
+            raise OSError(str(error)) from error
+        raise

@@ -14,12 +14,14 @@ import h5py
 
 from visp._version import __version__
 from visp.data.record import VideoRecord
-from visp.data.schema import GroupCheck, H5SchemaError, decoded, read_value
-from visp.utils.files import check_outputs, replacing
+from visp.data.schema import GroupCheck, read_attributes, read_value
+from visp.data.stored import H5SchemaError, holds, lookup, names_of, one_line, reading
+from visp.utils.files import check_input, check_outputs, replacing
 
 __all__ = [
+    "H5Contents",
     "H5SchemaError",
-    "H5Summary",
+    "group_of",
     "listed",
     "open_h5",
     "read_record",
@@ -32,7 +34,7 @@ _DATASETS = tuple(f.name for f in fields(VideoRecord) if f.name not in ("name", 
 
 
 @dataclass(frozen=True)
-class H5Summary:
+class H5Contents:
     """What a valid file holds.
 
     Attributes:
@@ -53,7 +55,7 @@ class H5Summary:
 
 
 def read_record(path: str | os.PathLike[str], key: str) -> VideoRecord:
-    """Reads one video.
+    """Read one video.
 
     Args:
         path: An h5 file of the field's schema.
@@ -69,12 +71,11 @@ def read_record(path: str | os.PathLike[str], key: str) -> VideoRecord:
         H5SchemaError: The file is not HDF5, or the group's contents do not have the expected form.
     """
     with open_h5(path) as file:
-        if key not in file:
-            raise KeyError(f"{path}: no {key!r}; {listed(sorted(file, key=natural_order))}")
-        try:
-            return record_from_group(file[key])
-        except (OSError, RuntimeError) as error:
-            raise H5SchemaError(f"{path}: {key} cannot be read ({error})") from error
+        with reading(f"{path}: names"):
+            keys = names_of(file)
+        if key not in keys:
+            raise KeyError(f"{path}: no {key!r}; {listed(sorted(keys, key=natural_order))}")
+        return record_from_group(group_of(file, key))
 
 
 def write_h5(
@@ -84,7 +85,7 @@ def write_h5(
     provenance: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Writes videos in the field's schema, one at a time; arrays keep their dtype.
+    """Write videos in the field's schema, one at a time; arrays keep their dtype.
 
     The file appears under its name only when it is complete: after a failure an existing file is as it was.
 
@@ -109,8 +110,8 @@ def write_h5(
             raise ValueError(f"{path}: no records to write")
 
 
-def validate_h5(path: str | os.PathLike[str]) -> H5Summary:
-    """Checks a whole file in one pass; memory does not grow with the length of the videos' features.
+def validate_h5(path: str | os.PathLike[str]) -> H5Contents:
+    """Check a whole file in one pass; memory does not grow with the length of the videos' features.
 
     Only ``features`` must be there. The optional keys are checked where present, against ``features``,
     ``n_frames`` and each other. Whole numbers stored as floats are accepted.
@@ -132,17 +133,30 @@ def validate_h5(path: str | os.PathLike[str]) -> H5Summary:
     n_frames: dict[str, int] = {}
     with open_h5(path) as file:
         try:
-            keys = tuple(sorted((k for k in file if file.get(k, getclass=True) is h5py.Group), key=natural_order))
+            with reading("names"):
+                names = names_of(file)
             provenance = read_attributes(file)
-        except (OSError, RuntimeError) as error:
-            raise _unreadable(path, error) from error
-        if not keys:
-            problems.append("no groups: expected one a video, such as video_1")
+        except H5SchemaError as error:
+            raise H5SchemaError(f"{path}: {error}") from error
+        groups: dict[str, h5py.Group] = {}
+        for key in sorted(names, key=natural_order):
+            try:
+                with reading():
+                    item = lookup(file, key)
+            except H5SchemaError as error:
+                problems.append(f"{key}: {error}")
+                continue
+            if isinstance(item, h5py.Group):
+                groups[key] = item
+        keys = tuple(groups)
+        if not keys and not problems:
+            problems.append("no groups: expected one per video, such as video_1")
         for key in keys:
             try:
-                check = GroupCheck(file[key])
-            except (OSError, RuntimeError, KeyError) as error:
-                problems.append(f"{key}: cannot be read ({error})")
+                with reading():
+                    check = GroupCheck(groups[key], key)
+            except H5SchemaError as error:
+                problems.append(f"{key}: {error}")
                 continue
             problems += check.problems
             if check.shape is not None:
@@ -159,57 +173,70 @@ def validate_h5(path: str | os.PathLike[str]) -> H5Summary:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise H5SchemaError("\n  ".join([f"{path}: {count}", *problems]))
     lengths = {key: length for key, (length, _) in shapes.items()}
-    return H5Summary(path, keys, lengths, n_frames, feature_dim, provenance)
+    return H5Contents(path, keys, lengths, n_frames, feature_dim, provenance)
 
 
 def open_h5(path: str | os.PathLike[str]) -> h5py.File:
-    """Opens a file for reading.
+    """Open a file for reading.
 
     Raises:
         FileNotFoundError: There is no such file.
+        IsADirectoryError: It is a folder.
         H5SchemaError: The file is not HDF5, or is cut short.
+        OSError: It is a pipe or a device, or may not be read.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
+    path = check_input(path)
     try:
         return h5py.File(path, "r")
-    except (PermissionError, IsADirectoryError, BlockingIOError):
+    except (PermissionError, BlockingIOError):
         raise
-    except (OSError, RuntimeError) as error:
-        raise _unreadable(path, error) from error
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
+        raise H5SchemaError(f"{path}: not a readable HDF5 file (truncated?): {one_line(error)}") from error
+
+
+def group_of(file: h5py.File, key: str) -> h5py.Group:
+    """Return the group of a video.
+
+    Raises:
+        H5SchemaError: There is none, it is in another file, or it cannot be read.
+    """
+    try:
+        with reading():
+            item = lookup(file, key)
+    except H5SchemaError as error:
+        raise H5SchemaError(f"{file.filename}: {key}: {error}") from error
+    if not isinstance(item, h5py.Group):
+        raise H5SchemaError(f"{file.filename}: {key}: expected a group, got {type(item).__name__.lower()}")
+    return item
 
 
 def record_from_group(group: h5py.Group) -> VideoRecord:
-    """Reads the video of an open group; ``read_record`` says what comes back.
+    """Read the video of an open group; ``read_record`` says what comes back.
 
     Raises:
-        H5SchemaError: A value does not have the expected form; the message names file, group and key.
-        OSError: The file's bytes cannot be read.
+        H5SchemaError: A value does not have the expected form or cannot be read; the message names file, group and key.
     """
-    name = group.name.lstrip("/")
-    if not isinstance(group, h5py.Group) or "features" not in group:
-        raise H5SchemaError(f"{group.file.filename}: {name}: no 'features'")
+    where, key = f"{group.file.filename}: {(group.name or '?').lstrip('/')}", ""
     values: dict[str, Any] = {}
-    for key in _DATASETS:
-        if key in group:
-            try:
-                values[key] = read_value(group[key], key)
-            except H5SchemaError as error:
-                raise H5SchemaError(f"{group.file.filename}: {name}/{key}: {error}") from None
-    return VideoRecord(name=name, provenance=read_attributes(group), **values)
+    try:
+        with reading():
+            present = [name for name in _DATASETS if holds(group, name)]
+        if "features" not in present:
+            raise H5SchemaError("no 'features'")
+        provenance = read_attributes(group)
+        for name in present:
+            key = f"/{name}"
+            values[name] = read_value(group, name)
+    except H5SchemaError as error:
+        raise H5SchemaError(f"{where}{key}: {error}") from error
+    return VideoRecord(name=(group.name or "").lstrip("/"), provenance=provenance, **values)
 
 
 def listed(names: Iterable[str], limit: int = 5) -> str:
-    """Says in a few words which names exist, for error messages."""
+    """Say in a few words which names exist, for error messages."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return "there is " + (", ".join(names[:limit]) + more if names else "nothing")
-
-
-def read_attributes(item: h5py.Group) -> dict[str, str]:
-    """Reads the attributes of a file or group as text."""
-    return {name: decoded(value) for name, value in item.attrs.items()}
 
 
 def _write_attributes(item: h5py.Group, attributes: Mapping[str, str]) -> None:
@@ -230,10 +257,6 @@ def _write_record(file: h5py.File, record: VideoRecord) -> None:
             group[key] = value
 
 
-def _unreadable(path: str | os.PathLike[str], error: Exception) -> H5SchemaError:
-    return H5SchemaError(f"{path}: not a readable HDF5 file (truncated?): {error}")
-
-
 def natural_order(key: str) -> list[str | int]:
-    """Returns a sorting key that puts video_2 before video_10."""
+    """Return a sorting key that puts video_2 before video_10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key)]

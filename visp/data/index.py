@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from visp.data.h5 import H5SchemaError, H5Summary, natural_order, open_h5, read_attributes
-from visp.utils.files import replacing
+from visp.data.h5 import H5Contents, natural_order, open_h5
+from visp.data.schema import features_shape, read_attributes
+from visp.data.stored import H5SchemaError, holds, lookup, names_of, reading
+from visp.utils.files import check_input, parse_json, read_text, replacing
 
 _FORMAT = "visp-index-1"
+_LARGEST_INDEX = 2**30
 
 
-def summarize_shapes(path: str | os.PathLike[str]) -> H5Summary:
+def shapes_of(path: str | os.PathLike[str]) -> H5Contents:
     """Find the videos of a file and the shapes of their features; values and all other keys are left unread.
 
     Raises:
@@ -29,33 +32,40 @@ def summarize_shapes(path: str | os.PathLike[str]) -> H5Summary:
     lengths: dict[str, int] = {}
     dims: dict[int, str] = {}
     with open_h5(path) as file:
-        provenance = read_attributes(file)
-        for key in file:
+        try:
+            with reading("names"):
+                names = names_of(file)
+            provenance = read_attributes(file)
+        except H5SchemaError as error:
+            raise H5SchemaError(f"{path}: {error}") from error
+        for key in names:
+            place = key
             try:
-                features = h5py.h5d.open(file.id, f"{key}/features".encode())  # twice as fast as file[key]
-            except (OSError, RuntimeError, KeyError):
-                if file.get(key, getclass=True) is h5py.Group:
-                    problems.append(f"{key}: no 'features' that can be read")
-                continue
-            if len(features.shape) != 2 or 0 in features.shape or features.dtype.kind != "f":
-                problems.append(f"{key}/features: expected (T, d) floats, got {features.dtype} {features.shape}")
-                continue
-            lengths[key], d = features.shape
-            dims.setdefault(d, key)
+                with reading():
+                    group = lookup(file, key)
+                    if not isinstance(group, h5py.Group):
+                        continue
+                    if not holds(group, "features"):
+                        raise H5SchemaError("no 'features' that can be read")
+                    place = f"{key}/features"
+                    lengths[key], d = features_shape(group)
+                    dims.setdefault(d, key)
+            except H5SchemaError as error:
+                problems.append(f"{place}: {error}")
     if len(dims) > 1:
         problems.append(", but ".join(f"{key}/features has d = {d}" for d, key in dims.items()))
     if not lengths and not problems:
-        problems.append("no groups: expected one a video, such as video_1")
+        problems.append("no groups: expected one per video, such as video_1")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise H5SchemaError("\n  ".join([f"{path}: {count}", *problems]))
     keys = tuple(sorted(lengths, key=natural_order))
-    return H5Summary(path, keys, lengths, {}, next(iter(dims)), provenance)
+    return H5Contents(path, keys, lengths, {}, next(iter(dims)), provenance)
 
 
-def summaries_of(
-    files: Sequence[Path], find: Callable[[Path], H5Summary], index: str | os.PathLike[str] | None
-) -> list[H5Summary]:
+def contents_of(
+    files: Sequence[Path], find: Callable[[Path], H5Contents], index: str | os.PathLike[str] | None
+) -> list[H5Contents]:
     """Find what the files hold; those that the index knows, and that have not changed since, are not opened.
 
     Args:
@@ -70,40 +80,101 @@ def summaries_of(
     """
     kind = find.__name__
     known = {} if index is None else _read(Path(index))
-    summaries: list[H5Summary] = []
+    contents: list[H5Contents] = []
     errors: list[str] = []
     news = False
     for path in files:
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file")
+        check_input(path)
         name = str(path.absolute())
         entry = known.get(name)
         try:
-            state = path.stat()
-            stamp = [state.st_size, state.st_mtime_ns, kind]
+            stamp = [*_stamp(path), kind]
             if entry is None or entry["stamp"] != stamp:
                 news = True
                 entry = {"stamp": stamp, **asdict(find(path))}
                 known[name] = entry
-            fields = {field: value for field, value in entry.items() if field != "stamp"}
-            summaries.append(H5Summary(**{**fields, "path": path, "keys": tuple(entry["keys"])}))
+            contents.append(_contents(path, entry))
         except H5SchemaError as error:
             errors.append(str(error))
     if errors:
         raise H5SchemaError("\n".join(errors))
     if index is not None and news:
-        with replacing(Path(index)) as file:
-            file.write(json.dumps({"format": _FORMAT, "files": known}, default=str).encode())
-    return summaries
+        _write(Path(index), known)
+    return contents
+
+
+class DigestIndex:
+    """The hashes of videos that an index keeps; used as a context, it writes those that were put in.
+
+    Args:
+        index: The JSON file of :func:`contents_of`, or none: then nothing is kept.
+    """
+
+    def __init__(self, index: str | os.PathLike[str] | None) -> None:
+        self._path = None if index is None else Path(index)
+        self._known = {} if self._path is None else _read(self._path)
+        self._changed = False
+
+    def __enter__(self) -> DigestIndex:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._path is not None and self._changed:
+            _write(self._path, self._known)
+
+    def get(self, path: Path, key: str) -> str | None:
+        """Return the hash of a video, where it is known and the file has not changed since."""
+        entry = self._known.get(str(path.absolute()), {})
+        if entry.get("stamp", [])[:2] != _stamp(path):
+            return None
+        digest = entry.get("digests", {}).get(key)
+        return digest if isinstance(digest, str) else None
+
+    def put(self, path: Path, key: str, digest: str) -> None:
+        """Keep the hash of a video, if the index knows its file."""
+        entry = self._known.get(str(path.absolute()), {})
+        if entry.get("stamp", [])[:2] == _stamp(path):
+            entry.setdefault("digests", {})[key] = digest
+            self._changed = True
+
+
+def _stamp(path: Path) -> list[Any]:
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _contents(path: Path, entry: Mapping[str, Any]) -> H5Contents:
+    return H5Contents(
+        path,
+        tuple(entry["keys"]),
+        dict(entry["lengths"]),
+        dict(entry["n_frames"]),
+        int(entry["feature_dim"]),
+        dict(entry["provenance"]),
+    )
+
+
+def _write(index: Path, known: Mapping[str, Any]) -> None:
+    with replacing(index) as file:
+        file.write(json.dumps({"format": _FORMAT, "files": known}, default=str).encode())
 
 
 def _read(index: Path) -> dict[str, Any]:
+    """Read an index; each entry is of the form that :func:`contents_of` gives it."""
     if not index.exists():
         return {}
     try:
-        content = json.loads(index.read_text())
+        content = parse_json(read_text(index, limit=_LARGEST_INDEX))
         if content["format"] == _FORMAT:
+            for path, entry in content["files"].items():
+                contents = _contents(Path(path), entry)
+                if set(contents.keys) != set(contents.lengths) or not isinstance(entry["stamp"], list):
+                    raise ValueError(path)
+                if not all(isinstance(length, int) and length > 0 for length in contents.lengths.values()):
+                    raise ValueError(path)
+                if not isinstance(entry.get("digests", {}), dict):
+                    raise ValueError(path)
             return dict(content["files"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         pass
-    raise ValueError(f"{index} is not an index of videos; choose another file for it")
+    raise ValueError(f"{index} is not an index of videos, or is damaged; choose another file for it, or delete it")

@@ -18,7 +18,7 @@ class VideoRecord:
 
     Attributes:
         name: Group name in the h5 file, such as ``"video_1"``.
-        features: (T, d) float, one row a sampled frame.
+        features: (T, d) float, one row per sampled frame.
         picks: (T,) int, the frame index of each row of ``features``.
         n_frames: Number of frames of the video.
         gtscore: (T,) float in [0, 1], the users' mean importance of each sampled frame.
@@ -45,7 +45,7 @@ class VideoRecord:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def every(self, stride: int) -> VideoRecord:
-        """Returns the video with every ``stride``-th sampled frame; what is counted in frames stays.
+        """Return the video with every ``stride``-th sampled frame; what is counted in frames stays.
 
         Raises:
             ValueError: ``stride`` is less than 1.

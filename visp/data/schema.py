@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
+from visp.data.stored import H5SchemaError, check_stored, checked_name, holds, lookup, reading
+
 _INTEGER_ARRAYS = ("picks", "change_points", "n_frame_per_seg")
 _OTHER_ARRAYS = ("gtscore", "user_summary", "gtsummary")
 _SCALARS = ("n_frames", "n_steps")
 _VALUES_AT_ONCE = 2**20  # values read together when looking for non-finite ones
-
-
-class H5SchemaError(ValueError):
-    """A file that does not hold what the field's h5 schema says."""
+_LARGEST = 10**9  # of whole numbers: frames of a video, and their indices
+_LONGEST_TEXT = 10_000
 
 
 class GroupCheck:
@@ -27,14 +28,13 @@ class GroupCheck:
         n_frames: Number of frames of the video, where the group states it.
     """
 
-    def __init__(self, group: h5py.Group) -> None:
-        self.group = group
+    def __init__(self, group: h5py.Group, name: str) -> None:
         self.problems: list[str] = []
         self.shape: tuple[int, int] | None = None
         self.n_frames: int | None = None
         self.shots: npt.NDArray[np.integer] | None = None
-        if "features" not in group:
-            self.problems.append(f"{group.name[1:]}: no 'features'")
+        if not holds(group, "features"):
+            self.problems.append(f"{name}: no 'features'")
         # In this order: features, n_frames and change_points are what later ones are checked against.
         checks = {
             "features": self._features,
@@ -49,26 +49,26 @@ class GroupCheck:
             "video_name": self._video_name,
         }
         for key, check in checks.items():
-            if key not in group:
+            if not holds(group, key):
                 continue
             try:
-                found = check(_dataset(group[key]))
+                with reading():
+                    found = check(dataset(group, key))
             except H5SchemaError as error:
                 found = [str(error)]
-            except (OSError, RuntimeError) as error:
-                found = [f"cannot be read ({error})"]
-            self.problems += [f"{group.name[1:]}/{key}: {problem}" for problem in found]
+            self.problems += [f"{name}/{key}: {problem}" for problem in found]
 
     def _features(self, data: h5py.Dataset) -> list[str]:
         if data.ndim != 2:
             return [f"expected (T, d) floats, got shape {data.shape}"]
-        if data.dtype.kind != "f" or data.dtype.itemsize > 8:
+        if not _are_floats(data):
             return [f"expected (T, d) floats, got {data.dtype}"]
         length, d = data.shape
         if length == 0:
             return ["an empty video"]
         if d == 0:
             return ["the feature dimension is 0"]
+        check_stored(data)
         self.shape = (length, d)
         return _non_finite(data)
 
@@ -106,7 +106,7 @@ class GroupCheck:
         n_frames = "n_frames" if self.n_frames is None else self.n_frames
         if data.ndim != 2 or (self.n_frames is not None and data.shape[1] != self.n_frames):
             return [f"expected (U, {n_frames}), got shape {data.shape}"]
-        return _not_numbers(data)
+        return _not_numbers(data) or _not_stored(data)
 
     def _change_points(self, data: h5py.Dataset) -> list[str]:
         if data.ndim != 2 or data.shape[1] != 2 or data.shape[0] == 0:
@@ -142,7 +142,7 @@ class GroupCheck:
     def _not_one_per_row(self, data: h5py.Dataset) -> list[str]:
         expected = "T" if self.shape is None else self.shape[0]
         if data.ndim != 1 or (self.shape is not None and data.shape[0] != self.shape[0]):
-            return [f"expected ({expected},), one a row of features, got shape {data.shape}"]
+            return [f"expected ({expected},), one per row of features, got shape {data.shape}"]
         return []
 
 
@@ -153,40 +153,87 @@ def _rows(indices: npt.NDArray[np.integer]) -> str:
 
 def _non_finite(data: h5py.Dataset) -> list[str]:
     rows = max(1, _VALUES_AT_ONCE // max(1, int(np.prod(data.shape[1:]))))
-    count, first = 0, 0
+    check_stored(data)
+    count, first, beyond = 0, 0, False
     for start in range(0, len(data), rows):
-        bad = ~np.isfinite(data[start : start + rows])
+        values = data[start : start + rows]
+        bad = ~np.isfinite(as_float32(values))
+        beyond = beyond or bool(np.isfinite(values[bad]).any())
         if bad.any() and not count:
             first = start + int(np.argwhere(bad)[0, 0])
         count += int(bad.sum())
     if not count:
         return []
-    return [f"{count} {'value is' if count == 1 else 'values are'} not finite (first at row {first})"]
+    where = " in float32" if beyond else ""
+    return [f"{count} {'value is' if count == 1 else 'values are'} not finite{where} (first at row {first})"]
 
 
 def _not_numbers(data: h5py.Dataset) -> list[str]:
-    return [] if data.dtype.kind in "fiub" else [f"expected numbers, got {data.dtype}"]
+    return [] if data.dtype.kind in "fiub" and data.dtype.itemsize <= 8 else [f"expected numbers, got {data.dtype}"]
 
 
-def read_value(item: h5py.Dataset, key: str) -> Any:
-    """Reads the value of one key of a group: features as float32, whole numbers as integers.
+def _not_stored(data: h5py.Dataset) -> list[str]:
+    check_stored(data)
+    return []
+
+
+def _are_floats(data: h5py.Dataset) -> bool:
+    return bool(data.dtype.kind == "f" and data.dtype.itemsize <= 8)
+
+
+def as_float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return numbers as they are used; those beyond the range of float32 become infinite, without a warning."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def read_value(group: h5py.Group, key: str) -> Any:
+    """Read the value of one key of a group: features as float32, whole numbers as integers.
 
     Raises:
-        H5SchemaError: The value does not have the form that the schema gives the key.
+        H5SchemaError: The value does not have the form that the schema gives the key, or cannot be read.
     """
-    data = _dataset(item)
-    if key == "features":
-        if data.ndim != 2 or data.dtype.kind != "f":
-            raise H5SchemaError(f"expected (T, d) floats, got {data.dtype} of shape {data.shape}")
-        return data.astype(np.float32)[()]
-    if key in _SCALARS:
-        return _whole_number(data)
-    if key in _INTEGER_ARRAYS:
-        return _whole_numbers(data)
-    return data[()] if key in _OTHER_ARRAYS else _text(data)
+    with reading():
+        data = dataset(group, key)
+        if key == "features":
+            if data.ndim != 2 or not _are_floats(data):
+                raise H5SchemaError(f"expected (T, d) floats, got {data.dtype} of shape {data.shape}")
+            check_stored(data)
+            return as_float32(data[()])
+        if key in _SCALARS:
+            return _whole_number(data)
+        if key in _INTEGER_ARRAYS:
+            return _whole_numbers(data)
+        if key in _OTHER_ARRAYS:
+            if problems := _not_numbers(data):
+                raise H5SchemaError(problems[0])
+            check_stored(data)
+            return data[()]
+        return _text(data)
 
 
-def _dataset(item: Any) -> h5py.Dataset:
+def features_shape(group: h5py.Group) -> tuple[int, int]:
+    """Return (T, d) of a group's features, whose values are stored but left unread.
+
+    Raises:
+        H5SchemaError: They are not (T, d) floats with T and d at least 1, or not all in the file.
+    """
+    data = dataset(group, "features")
+    if data.ndim != 2 or 0 in data.shape or not _are_floats(data):
+        raise H5SchemaError(f"expected (T, d) floats, got {data.dtype} {data.shape}")
+    check_stored(data)
+    length, d = data.shape
+    return length, d
+
+
+def dataset(group: h5py.Group, key: str) -> h5py.Dataset:
+    """Return the array that a group holds under a key.
+
+    Raises:
+        H5SchemaError: It is no array, or is in another file.
+        KeyError: There is nothing of that name.
+    """
+    item = lookup(group, key)
     if not isinstance(item, h5py.Dataset) or item.shape is None:
         raise H5SchemaError(f"expected an array, got {type(item).__name__.lower()}")
     return item
@@ -202,20 +249,45 @@ def _whole_numbers(data: h5py.Dataset) -> npt.NDArray[np.integer]:
     """Signed, so that differences of neighbours do not wrap; a signed dtype stays as stored."""
     if data.dtype.kind not in "iuf":
         raise H5SchemaError(f"expected whole numbers, got {data.dtype}")
+    check_stored(data)
     stored: npt.NDArray[Any] = np.asarray(data[()])
-    if stored.dtype.kind == "i":
-        return stored
     if stored.dtype.kind == "f" and not (np.isfinite(stored) & (stored == np.rint(stored))).all():
         raise H5SchemaError(f"expected whole numbers, got {data.dtype} with fractions or non-finite values")
-    return stored.astype(np.int64)
+    if stored.size and (stored.max() > _LARGEST or stored.min() < -_LARGEST):
+        raise H5SchemaError(f"expected whole numbers up to {_LARGEST}, got {stored.min()} to {stored.max()}")
+    return stored if stored.dtype.kind == "i" else stored.astype(np.int64)
 
 
 def _text(data: h5py.Dataset) -> str:
     if data.size != 1 or data.dtype.kind not in "SO":
         raise H5SchemaError(f"expected one text, got {data.dtype} of shape {data.shape}")
+    check_stored(data)
     return decoded(np.asarray(data[()]).reshape(()).item())
 
 
 def decoded(value: Any) -> str:
-    """The text of an attribute or of a string's bytes."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    """Return the text of an attribute or of the bytes of a string.
+
+    Raises:
+        H5SchemaError: It is too long.
+    """
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    if len(text) > _LONGEST_TEXT:
+        raise H5SchemaError(f"a text of {len(text)} letters, expected at most {_LONGEST_TEXT}")
+    return text
+
+
+def read_attributes(item: h5py.Group) -> dict[str, str]:
+    """Read the attributes of a file or group as text.
+
+    Raises:
+        H5SchemaError: They cannot be read, or are too large.
+    """
+    found: dict[str, str] = {}
+    with reading("attributes"):
+        for name in item.attrs:
+            shape = item.attrs.get_id(name).shape
+            if shape and math.prod(shape) > _LONGEST_TEXT:
+                raise H5SchemaError(f"attribute {checked_name(name)!r} of shape {shape}, expected one value")
+            found[checked_name(name)] = decoded(item.attrs[name])
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from visp.data.h5 import listed
-from visp.utils.files import check_outputs, replacing
+from visp.data.stored import MAX_NAME
+from visp.utils.files import check_outputs, parse_json, read_text, replacing
 
 _PARTS = {"train_keys": "train", "test_keys": "test", "val_keys": "validation"}
 
@@ -44,10 +46,10 @@ class Split:
 
 
 def read_splits(path: str | os.PathLike[str], names: Iterable[str] | None = None) -> list[Split]:
-    """Reads the folds of a split file, in any of the field's forms, told by the content.
+    """Read the folds of a split file, in any of the field's forms, told by the content.
 
     The forms: JSON, a list of objects with ``train_keys``, ``test_keys`` and perhaps ``val_keys``, or one such
-    object (vsumm-reinforce, VASNet, PGL-SUM, MR.HiSum); the same in YAML with a line a video (DSNet); and lines
+    object (vsumm-reinforce, VASNet, PGL-SUM, MR.HiSum); the same in YAML with one line per video (DSNet); and lines
     ``dataset/fold/train/test`` with commas between the videos (CSTA). A path before a video
     (``../datasets/tvsum.h5/video_1``) is dropped where all videos of the file have the same one. Where they have
     several, videos are named ``tvsum/video_1``, as in a `VideoDataset` of several files.
@@ -65,7 +67,7 @@ def read_splits(path: str | os.PathLike[str], names: Iterable[str] | None = None
             twice, such as in train and in test, or a video is not in ``names``.
     """
     try:
-        folds = _parse(Path(path).read_text(encoding="utf-8"))
+        folds = _parse(read_text(path))
         if not folds:
             raise ValueError("no folds")
         keys = [key for fold in folds for part in _PARTS for key in fold.get(part, ())]
@@ -77,7 +79,7 @@ def read_splits(path: str | os.PathLike[str], names: Iterable[str] | None = None
 
 
 def write_splits(path: str | os.PathLike[str], splits: Iterable[Split]) -> None:
-    """Writes splits as the field's JSON, with ``val_keys`` where there are validation videos.
+    """Write splits as the field's JSON, with ``val_keys`` where there are validation videos.
 
     The file is written under a temporary name and renamed: an older one is replaced as a whole or not at all.
 
@@ -102,7 +104,7 @@ def write_splits(path: str | os.PathLike[str], splits: Iterable[Split]) -> None:
 
 
 def make_splits(names: Iterable[str], *, folds: int = 5, seed: int = 0) -> list[Split]:
-    """Draws folds whose test videos partition the videos; their numbers differ by one at most.
+    """Draw folds whose test videos partition the videos; their numbers differ by one at most.
 
     Args:
         names: The names of the videos.
@@ -123,7 +125,7 @@ def make_splits(names: Iterable[str], *, folds: int = 5, seed: int = 0) -> list[
 
 
 def hold_out(split: Split, share: float = 0.2, *, seed: int = 0) -> Split:
-    """Draws validation videos from a split's training videos.
+    """Draw validation videos from a split's training videos.
 
     Args:
         split: A split without validation videos.
@@ -166,14 +168,16 @@ def _parse(text: str) -> list[dict[str, list[str]]]:
 
 
 def _parse_json(text: str) -> list[dict[str, list[str]]]:
-    content = json.loads(text)
+    content = parse_json(text)
     folds = content if isinstance(content, list) else [content]
     for i, fold in enumerate(folds):
         if not isinstance(fold, dict):
-            raise ValueError(f"fold {i}: expected an object with 'train_keys' and 'test_keys', got {fold!r}")
+            raise ValueError(
+                f"fold {i}: expected an object with 'train_keys' and 'test_keys', got {reprlib.repr(fold)}"
+            )
         for key, videos in fold.items():
             if key in _PARTS and not (isinstance(videos, list) and all(isinstance(name, str) for name in videos)):
-                raise ValueError(f"fold {i}: expected a list of video names under {key!r}, got {videos!r}")
+                raise ValueError(f"fold {i}: expected a list of video names under {key!r}, got {reprlib.repr(videos)}")
     return folds
 
 
@@ -218,6 +222,12 @@ def _split(index: int, fold: Mapping[str, Sequence[str]], several: bool, names: 
             raise ValueError(f"fold {index}: unknown list {key!r}; expected {', '.join(_PARTS)}")
         if key in _PARTS and "" in videos:
             raise ValueError(f"fold {index}: a video without a name under {key!r}")
+        for name in videos if key in _PARTS else ():
+            if len(name) > MAX_NAME or not name.isprintable():
+                raise ValueError(
+                    f"fold {index}: {name[:40]!a} under {key!r} is no name: "
+                    f"expected at most {MAX_NAME} letters that can be printed"
+                )
     for key in ("train_keys", "test_keys"):
         if not fold.get(key):
             raise ValueError(f"fold {index}: no {key!r}")
@@ -232,7 +242,7 @@ def _split(index: int, fold: Mapping[str, Sequence[str]], several: bool, names: 
 
 
 def _name(key: str, several: bool, names: Collection[str] | None) -> str:
-    """The dataset's name of a video, or the one that it would have."""
+    """Return the name of a video in the dataset, or the one that it would have."""
     folder, _, group = key.rpartition("/")
     file = PurePosixPath(folder)
     stem = file.stem if file.suffix in (".h5", ".hdf5") else file.name

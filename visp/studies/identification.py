@@ -16,7 +16,9 @@ from torch import Tensor
 
 from visp.contrastive import info_nce
 from visp.encoders import AttentionPoolEncoder
+from visp.passes import embed_pieces
 from visp.pseudo_summary import top_share
+from visp.utils.noise import seeded
 
 
 @dataclass(frozen=True)
@@ -61,17 +63,18 @@ def identify(
     kept = [top_share(score, share).bool() for score in scores]
     scales = [noise * video.square().mean().sqrt() for video in videos]
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         encoder = AttentionPoolEncoder(videos[0].shape[1], scale=10.0)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=lr)
 
     def embed() -> tuple[Tensor, Tensor]:
-        summaries = []
-        for video, frames, scale in zip(videos, kept, scales, strict=True):
-            seen = video[frames]
-            summaries.append(encoder(seen + scale * torch.randn(seen.shape, generator=generator)))
-        return torch.stack(summaries), torch.stack([encoder(video) for video in videos])
+        seen = [
+            video[frames] + scale * torch.randn(video[frames].shape, generator=generator)
+            for video, frames, scale in zip(videos, kept, scales, strict=True)
+        ]
+        whole = [[[(0, len(piece))] for piece in pieces] for pieces in (seen, videos)]
+        summaries, originals = embed_pieces(encoder, seen, whole[0]), embed_pieces(encoder, videos, whole[1])
+        return torch.cat(summaries), torch.cat(originals)
 
     for _ in range(steps):
         loss = info_nce(*embed())

@@ -105,7 +105,5 @@ class TransformerLayer(nn.Module):
 
     def _attend(self, video: Tensor) -> Tensor:
         """Map the queries, keys and values (T, 3 width) of one video to what its frames attend to, (T, width)."""
-        heads = video.view(len(video), 3, 1, self.num_heads, -1).permute(
-            1, 2, 3, 0, 4
-        )  # (3, 1, heads, T, width / heads)
+        heads = video.view(len(video), 3, 1, self.num_heads, -1).permute(1, 2, 3, 0, 4)  # (3, 1, heads, T, c)
         return F.scaled_dot_product_attention(*heads)[0].transpose(0, 1).flatten(1)

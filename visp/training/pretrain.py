@@ -86,7 +86,7 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
     """
     check_objective(objective)
     module = cast("nn.Module", objective)
-    fewest = 2 if isinstance(objective, ViSPPretrainer) else 1
+    fewest = objective.min_videos if isinstance(objective, ViSPPretrainer) else 1
     if options.batch_size < fewest:
         raise ValueError(f"expected batch_size >= {fewest}, got {options.batch_size}")
     if len(dataset) < fewest:

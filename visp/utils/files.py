@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import json
 import os
 import re
 import stat
@@ -60,6 +61,35 @@ def check_input(path: str | os.PathLike[str]) -> Path:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     return path
+
+
+def read_text(path: str | os.PathLike[str], *, limit: int = 2**26) -> str:
+    """Read a text file in UTF-8, with or without a byte-order mark.
+
+    Args:
+        path: The file.
+        limit: Most bytes that it may have.
+
+    Raises:
+        ValueError: It is larger, or not UTF-8.
+        OSError: As in :func:`check_input`.
+    """
+    path = check_input(path)
+    if (size := path.stat().st_size) > limit:
+        raise ValueError(f"{path} has {size} bytes, expected at most {limit}")
+    return path.read_text(encoding="utf-8-sig")
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON, and refuse an object that has a key twice and what is nested too deeply.
+
+    Raises:
+        ValueError: The text is not such JSON.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except RecursionError:
+        raise ValueError("nested too deeply for JSON") from None
 
 
 def check_outputs(
@@ -125,7 +155,8 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
 def unfinished(path: Path) -> Iterator[Path]:
     """Give an empty file that takes the place of ``path`` when the block ends well, and vanishes if not.
 
-    The target is locked meanwhile; what earlier writers of it left unfinished, because they were killed, is removed.
+    It is on the disk before it takes the place. The target is locked meanwhile; what earlier writers of it left
+    unfinished, because they were killed, is removed.
 
     Args:
         path: The file to write, in a folder that exists; an older one is replaced at once or not at all. Of a link, the
@@ -207,6 +238,14 @@ class _Output(io.FileIO):
             self.failure = error
             raise
         return size
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!a} is given twice")
+    return found
 
 
 def _target(path: Path) -> Path:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+_GLOBAL_GENERATOR = threading.RLock()
 
 
 class Purpose(IntEnum):
@@ -58,6 +63,17 @@ class Noise(nn.Module):
 def keyed_generator(*key: int) -> torch.Generator:
     """Return a generator on the CPU whose noise is independent for every key of whole numbers, each at least 0."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generator for what takes no other one, such as the first weights of a module.
+
+    The generator is put back as it was. One thread is inside at a time, so that two threads make what each makes alone.
+    """
+    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def uniform(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -173,7 +173,7 @@ def _batches(
     with VideoReader(path, threads=threads) as reader:
         for frame in sampled(reader, fps, times):
             image = preprocess(frame.image)
-            if images and (len(images) == batch_size or image.shape != images[0].shape):
+            if images and (len(images) == batch_size or image.shape != images[0].shape):  # pictures may change in size
                 batch = Batch(picks, torch.stack(images))
                 decoding += time.perf_counter() - resumed
                 yield batch
@@ -181,10 +181,11 @@ def _batches(
                 picks, images = [], []
             picks.append(frame.index)
             images.append(image)
-        batch = Batch(picks, torch.stack(images))
+        last = Batch(picks, torch.stack(images)) if picks else None
         end, damaged = reader.end, reader.damaged
     decoding += time.perf_counter() - resumed
-    yield batch
+    if last is not None:
+        yield last
     yield Ending(np.array([*times, end]) - times[0], damaged, decoding)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from visp.data import VideoRecord, read_record, write_h5
-from visp.data.h5 import open_h5, read_attributes
+from visp.data.h5 import open_h5
+from visp.data.schema import read_attributes
 from visp.video.sources import Source
 
 _VIDEO = "video"

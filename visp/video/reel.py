@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from visp.utils.files import unfinished
-from visp.video.decode import VideoError, VideoReader, open_container, shown
+from visp.video.container import open_container
+from visp.video.decode import VideoError, VideoReader, shown
 from visp.video.render import FORMATS
 
 _RATE = 48_000

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from visp.utils.files import unfinished
-from visp.video.decode import VideoError, VideoReader, open_container, shown
+from visp.video.container import open_container
+from visp.video.decode import VideoError, VideoReader, shown
 from visp.video.render import FORMATS
 
 _TOLERANCE = Fraction(1, 500)

@@ -15,8 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from visp.utils.files import unfinished
-from visp.video.decode import TimedFrame, VideoError, VideoReader, quarter_turns, shown, upright_image
+from visp.video.container import VideoError, shown
+from visp.video.decode import TimedFrame, VideoReader
+from visp.video.picture import LIMITED, drawn, drawn_matrix, orientation, upright_image
 from visp.video.sound import SoundReader, SoundWriter
+from visp.video.timeline import Timeline
 
 if TYPE_CHECKING:
     import av
@@ -36,6 +39,7 @@ class WrittenSummary:
         duration: Length of the summary in seconds.
         sound: Whether it has sound.
         pictures: The frames that were asked for, (H, W, 3) uint8 by frame index.
+        notes: What the user should know of how the video was read, in sentences.
     """
 
     path: Path
@@ -43,6 +47,7 @@ class WrittenSummary:
     duration: float
     sound: bool
     pictures: dict[int, npt.NDArray[np.uint8]]
+    notes: list[str]
 
 
 def write_summary(
@@ -58,7 +63,8 @@ def write_summary(
 
     Every frame is shown as long as in the source, also at a variable frame rate, and the sound of a shot begins and
     ends with its frames; where the source has no sound there, the summary is silent. A picture that is marked as
-    rotated is turned upright, and an odd width or height becomes one less, since H.264 asks for even ones. More than
+    rotated or mirrored is stored as it is to be shown, an interlaced one is deinterlaced, one of another size than the
+    first is fitted into that, and an odd width or height becomes one less, since H.264 asks for even ones. More than
     two channels of sound are mixed down to two. The source is decoded up to the last shot's end; the file appears
     under its name only when it is complete.
 
@@ -86,14 +92,15 @@ def write_summary(
     limits = _checked_lengths(lengths, len(spans))
     with (
         VideoReader(source) as reader,
-        SoundReader(source) as sound,
+        SoundReader(source, reader.timeline) as sound,
         unfinished(target) as name,
         _output(name, target) as container,
     ):
         writer = _Writer(container, reader, sound)
         kept = writer.write(spans, limits, frozenset(pictures))
-        has_sound = sound.stream is not None
-    return WrittenSummary(target, np.array(writer.times), writer.duration, has_sound, kept)
+    return WrittenSummary(
+        target, np.array(writer.times), writer.duration, sound.has_sound, kept, writer.notes(reader.timeline)
+    )
 
 
 def check_output(source: Path, target: Path, *, overwrite: bool) -> None:
@@ -151,6 +158,7 @@ class _Writer:
         self.duration = 0.0
         self._container = container
         self._reader = reader
+        self._interlaced = 0
         self._frames = reader.frames()
         first = next(self._frames)
         self._ahead: TimedFrame | None = first
@@ -158,7 +166,7 @@ class _Writer:
         ticks = Fraction(reader.stream.time_base or Fraction(1, 90_000))
         self._time_base = ticks / math.ceil(10_000 * ticks)
         self._video = self._video_stream(first.frame)
-        self._sound = None if sound.stream is None else SoundWriter(container, sound)
+        self._sound = SoundWriter(container, sound) if sound.has_sound else None
 
     def write(
         self, shots: npt.NDArray[np.integer], lengths: npt.NDArray[np.float64], pictures: frozenset[int]
@@ -193,10 +201,22 @@ class _Writer:
             self._sound.finish()
         return kept
 
+    def notes(self, timeline: Timeline) -> list[str]:
+        """Say what was chosen, mended and left out."""
+        notes = [timeline.note] if timeline.note else []
+        if timeline.joined > 1:
+            notes.append(f"The video joins {timeline.joined} recordings, whose clocks were put one after the other.")
+        if timeline.left_out:
+            notes.append(f"A hole of {timeline.left_out:.0f} s without picture and sound was left out.")
+        if self._interlaced:
+            notes.append("The video is interlaced; the summary was deinterlaced.")
+        return notes
+
     def _encode(self, source: av.VideoFrame, begin: float, end: float, *, key: bool) -> None:
         from av.video.frame import PictureType
 
-        frame = _upright(source, (self._video.width, self._video.height))
+        self._interlaced += source.interlaced_frame
+        frame = drawn(source, (self._video.width, self._video.height))
         if key:  # so that players seek to a shot at once, and a copy can begin there
             frame.pict_type = PictureType.I
         frame.pts = round(begin / self._time_base)
@@ -212,35 +232,19 @@ class _Writer:
         rate = Fraction(self._reader.frame_rate).limit_denominator(1001)
         stream: VideoStream = self._container.add_stream("libx264", rate=rate)
         size = (max(2, frame.width // 2 * 2), max(2, frame.height // 2 * 2))
-        sideways = quarter_turns(frame) % 2 == 1
+        sideways = orientation(frame).transposed
         stream.width, stream.height = size[::-1] if sideways else size
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.time_base = stream.time_base = self._time_base
         context.flags |= Flags.frame_duration
         context.options = {"crf": "20", "preset": "veryfast"}
-        context.color_range, context.colorspace = source.color_range, source.colorspace
-        context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
+        context.color_range, context.colorspace = LIMITED, drawn_matrix(frame)
+        context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
         aspect = Fraction(source.sample_aspect_ratio or 1)
         if aspect != 1:
             context.sample_aspect_ratio = 1 / aspect if sideways else aspect
         return stream
-
-
-def _upright(source: av.VideoFrame, size: tuple[int, int]) -> av.VideoFrame:
-    """Turn a frame upright, as yuv420p of an even (width, height)."""
-    from av import VideoFrame
-
-    turns = quarter_turns(source)
-    width, height = size[::-1] if turns % 2 else size
-    frame = source.reformat(width=width, height=height, format="yuv420p")
-    if turns:
-        planes = np.split(np.asarray(frame.to_ndarray()).reshape(-1), [width * height, width * height * 5 // 4])
-        halves = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]
-        flat = [np.rot90(plane.reshape(shape), turns).reshape(-1) for plane, shape in zip(planes, halves, strict=True)]
-        frame = VideoFrame.from_ndarray(np.concatenate(flat).reshape(-1, size[0]), format="yuv420p")
-    frame.pict_type = 0  # else the encoder repeats the source's choice of key frames
-    return frame
 
 
 def _checked(shots: npt.ArrayLike) -> npt.NDArray[np.integer]:

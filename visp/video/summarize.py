@@ -16,9 +16,10 @@ from visp._version import __version__
 from visp.prediction import predict
 from visp.video.choose import SHORTEST, Ranges, Wishes, choose, find_candidates
 from visp.video.corpus import KTSFrames, check_kts_frames
-from visp.video.decode import VideoReader, upright_image
+from visp.video.decode import VideoReader
 from visp.video.extract import VideoFeatures, extract_features
 from visp.video.extractors import Extractor
+from visp.video.picture import upright_image
 from visp.video.remux import copy_spans
 from visp.video.render import WrittenSummary, check_output, write_summary
 from visp.video.result import VideoSummary
@@ -125,6 +126,7 @@ def summarize_video(
                 )
         shot_times[selected] = written.times
 
+    notes += written.notes
     if longest >= video.duration:
         notes.append("The video is not longer than the budget: the summary is the whole video.")
     if video.damaged:
@@ -195,7 +197,7 @@ def _copied(
             if len(pictures) == len(wanted):
                 break
         sound = any(stream.codec_context is not None for stream in reader.stream.container.streams.audio)
-    return WrittenSummary(target, copied, float(np.diff(copied).sum()), sound, pictures)
+    return WrittenSummary(target, copied, float(np.diff(copied).sum()), sound, pictures, [])
 
 
 def _moves(

@@ -1,0 +1,117 @@
+"""``visp study``: what runs show about themselves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visp.cli.options import Commands, add_command
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_OBJECTIVE = ("contrast", "window", "gradient_flow", "hard_negatives", "binary_weight", "similarity")
+_TRAINING = ("batch_size", "lr", "weight_decay", "clip_grad_norm", "warmup_steps", "precision", "schedule", "ema_decay")
+
+
+def add_commands(commands: Commands) -> None:
+    """Add ``visp study`` and its studies."""
+    parser = commands.add_parser("study", help="studies of runs", description="Studies of runs.")
+    studies = parser.add_subparsers(dest="study", required=True, metavar="STUDY")
+    controls = add_command(
+        studies, "controls", _controls, "say, without labels, whether a pretraining run taught its summarizer anything"
+    )
+    add = controls.add_argument
+    add("run_folder", type=Path, metavar="RUN", help="folder of a run of visp pretrain")
+    add(
+        "--share-of-epochs",
+        type=float,
+        default=0.2,
+        metavar="X",
+        help="length of each of the four runs that are repeated, as a share of the run's epochs, in (0, 1]",
+    )
+    add(
+        "--identification-steps",
+        type=int,
+        default=20,
+        metavar="N",
+        help="training steps of the encoder that measures identification; 0 leaves the measure out",
+    )
+    add("--json", type=Path, metavar="FILE", help="write the table there too")
+
+
+def _controls(options: argparse.Namespace) -> None:
+    import torch
+
+    from visp.data import VideoDataset
+    from visp.factory import make_encoder, make_summarizer
+    from visp.studies.controls import controls
+    from visp.training.run_folder import write_json
+    from visp.weights import load_weights
+
+    if not 0 < options.share_of_epochs <= 1:
+        raise ValueError(f"--share-of-epochs must be in (0, 1], got {options.share_of_epochs:g}")
+    config = _read_config(options.run_folder)
+    given = config["command_line"]
+    videos = VideoDataset(given["data"], stride=given.get("stride", 1))
+    seed = int(config.get("seed", 0))
+
+    def new_summarizer() -> nn.Module:
+        summarizer = make_summarizer(given["summarizer"], videos.feature_dim)
+        if given.get("weights") is not None:
+            load_weights(summarizer, given["weights"])
+        return summarizer
+
+    with torch.random.fork_rng(devices=[]):
+        finished = new_summarizer()
+    load_weights(finished, options.run_folder / "weights.pt")
+    found = controls(
+        new_summarizer,
+        lambda: make_encoder(given["encoder"], videos.feature_dim),
+        videos,
+        objective=_objective(given),
+        seeds=(seed, seed + 1),
+        standardize=config.get("standardized") != "no",
+        device=given.get("device", "cpu"),
+        finished=finished,
+        identification_steps=options.identification_steps,
+        epochs=max(1, round(options.share_of_epochs * int(config["epochs"]))),
+        **{name: config[name] for name in _TRAINING if name in config},
+    )
+    print(found.table())
+    if options.json is not None:
+        write_json(options.json, found.to_json())
+
+
+def _objective(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the objective's options as they were given to ``visp pretrain``."""
+    from visp.registry import SAMPLERS
+    from visp.regularizers import FixedSize
+
+    chosen = {name: given[name] for name in _OBJECTIVE if given.get(name) is not None}
+    if given.get("sampler") is not None or given.get("temperature") is not None:
+        sampler = SAMPLERS[given.get("sampler") or "concrete"]
+        chosen["sampler"] = sampler() if given.get("temperature") is None else sampler(given["temperature"])
+    if given.get("size_weight") is not None:
+        chosen["size"] = FixedSize(given["size_weight"])
+    elif given.get("size_target") is not None:
+        chosen["size"] = given["size_target"]
+    return chosen
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    given = config.get("command_line") if isinstance(config, dict) else None
+    missing = [name for name in ("data", "summarizer", "encoder") if not isinstance(given, dict) or name not in given]
+    if missing or not isinstance(config.get("epochs"), int):
+        raise ValueError(
+            f"{path} is not of a run of `visp pretrain`: it does not say {', '.join(missing) or 'epochs'}; "
+            "for other runs, call visp.studies.controls.controls"
+        )
+    return dict(config)
