@@ -48,7 +48,7 @@ def _seeded() -> Iterator[None]:
 
 
 def tiny(**options: Any) -> ViSPPretrainer:
-    return ViSPPretrainer(LinearSummarizer(), MeanEncoder(), **{"seed": 11, **options})
+    return ViSPPretrainer(LinearSummarizer(), MeanEncoder(), **{"seed": 11, "contrast": "videos", **options})
 
 
 # --- the whole forward pass against the paper ---------------------------------------------------------------
@@ -353,7 +353,7 @@ def test_random_summaries_do_not_teach_the_summarizer() -> None:
             has_gradient.append(frames.requires_grad)
             return super().forward(frames)
 
-    ViSPPretrainer(LinearSummarizer(), Recording(), hard_negatives=True, seed=1)(make_videos())
+    ViSPPretrainer(LinearSummarizer(), Recording(), contrast="videos", hard_negatives=True, seed=1)(make_videos())
 
     assert has_gradient == [True] * 8 + [False] * 16
 
@@ -547,7 +547,7 @@ def test_encode_is_used_instead_of_forward() -> None:
         def forward(self, frames: Tensor) -> Tensor:
             raise AssertionError("forward was called")
 
-    with_encode = ViSPPretrainer(LinearSummarizer(), WithEncode(), seed=11)(make_videos())
+    with_encode = ViSPPretrainer(LinearSummarizer(), WithEncode(), contrast="videos", seed=11)(make_videos())
 
     assert with_encode.loss.item() == tiny()(make_videos()).loss.item()
 

@@ -169,20 +169,21 @@ def check_frames(videos: Sequence[Tensor]) -> None:
             raise ValueError(f"video {index} of the batch holds values that are not finite (NaN or infinity)")
 
 
-def check_batch_size(num_videos: int, *, warn: bool = True, stacklevel: int = 1) -> None:
+def check_batch_size(num_videos: int, *, least: int = 2, warn: bool = True, stacklevel: int = 1) -> None:
     """Refuse a batch that has nothing to compare, and warn of one with little.
 
     Args:
         num_videos: N, the number of videos in the batch of all processes.
+        least: Least number of videos.
         warn: Whether to warn; of several processes, one should.
         stacklevel: Whose line the warning names: 1 for the caller, 2 for the caller's caller, and so on.
 
     Raises:
-        ValueError: If there are fewer than 2 videos.
+        ValueError: If there are fewer than ``least``.
     """
-    if num_videos < 2:
+    if num_videos < least:
         raise ValueError(
-            f"a batch must hold at least 2 videos, got {num_videos}: InfoNCE compares videos with each other, "
+            f"a batch must hold at least {least} videos, got {num_videos}: InfoNCE compares videos with each other, "
             "and marginalization takes its donor frames from another video"
         )
     if warn and num_videos < ENOUGH_VIDEOS:

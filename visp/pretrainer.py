@@ -66,8 +66,9 @@ class ViSPPretrainer(nn.Module):
         encoder: Maps frames (T, ...) to one vector (e,), through its ``encode`` method if it has one
             (:class:`visp.contracts.EncodesVideo`), else through ``forward``. Thrown away after pretraining.
         contrast: What a summary is compared with: ``"videos"`` of the batch (the paper, Eq. 3), ``"windows"`` of its
-            own video, ``"both"`` (the sum of the two losses), ``"none"`` (penalties only, a control), or a
-            :class:`visp.contrastive.Contrast`, or a tuple of them whose losses are added.
+            own video, ``"both"`` (the sum of the two losses, which agreed best with what people mark,
+            docs/training.md), ``"none"`` (penalties only, a control), or a :class:`visp.contrastive.Contrast`, or a
+            tuple of them whose losses are added.
         window: Frames in a window of a contrast given by name; see :class:`visp.contrastive.Windows`.
         sampler: ``"concrete"`` (Eq. 6), ``"gumbel_softmax"``, ``"sigmoid"``, or a :class:`visp.samplers.Sampler`.
         gradient_flow: ``"gating"`` (Eq. 8), ``"marginalization"`` (Eq. 9), ``"straight_through"``, or a
@@ -100,7 +101,7 @@ class ViSPPretrainer(nn.Module):
         summarizer: nn.Module,
         encoder: nn.Module,
         *,
-        contrast: Literal["videos", "windows", "both", "none"] | Contrast | tuple[Contrast, ...] = "videos",
+        contrast: Literal["videos", "windows", "both", "none"] | Contrast | tuple[Contrast, ...] = "both",
         window: int | None = None,
         sampler: Literal["concrete", "gumbel_softmax", "sigmoid"] | Sampler = "concrete",
         gradient_flow: Literal["gating", "marginalization", "straight_through"] | GradientFlow = "gating",
@@ -220,8 +221,8 @@ class ViSPPretrainer(nn.Module):
         else:
             check_frames(videos)
             batch = UnionBatch(0, [[len(frames) for frames in videos]])
-        if self.min_videos > 1:
-            check_batch_size(batch.num_videos, warn=batch.rank == 0, stacklevel=4)
+        if self.min_videos > 1 or not all(contrast.within_video for contrast in self.contrasts):
+            check_batch_size(batch.num_videos, least=self.min_videos, warn=batch.rank == 0, stacklevel=4)
         return batch
 
     def _donors(self, videos: Sequence[Tensor], batch: UnionBatch) -> Sequence[Tensor | None]:

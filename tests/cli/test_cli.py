@@ -467,7 +467,7 @@ def test_feature_dimensions_that_disagree_are_refused(here: Path, run_visp: Visp
 
 def test_a_single_video_is_refused(here: Path, run_visp: Visp) -> None:
     write_h5(here / "one.h5", [record(1, np.ones((3, DIM), dtype=np.float32))])
-    assert_refused(run_visp(*quick("--data", "one.h5")), "expected at least 2, got 1$")
+    assert_refused(run_visp(*quick("--data", "one.h5", "--contrast", "videos")), "expected at least 2, got 1$")
 
 
 def test_a_folder_that_is_not_empty_is_refused_and_kept(here: Path, run_visp: Visp) -> None:

@@ -59,7 +59,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     unset = argparse.SUPPRESS  # the library decides
     objective = parser.add_argument_group("the objective, visp.ViSPPretrainer")
     add = objective.add_argument
-    add("--contrast", default=unset, choices=tuple(CONTRASTS), help="what a summary is compared with (default: videos)")
+    add("--contrast", default=unset, choices=tuple(CONTRASTS), help="what a summary is compared with (default: both)")
     add("--window", type=int, default=unset, metavar="T", help="frames in a window, of --contrast windows and both")
     add("--sampler", default=unset, choices=tuple(SAMPLERS), help="Section 3.3 (default: concrete)")
     add("--temperature", type=float, default=unset, metavar="X", help="of the sampler, lambda of Eq. 6 (default: 0.5)")
