@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import visp
 from tests.summarizers.csta_reference import ReferenceCSTA
 from visp.encoders import AttentionPoolEncoder
-from visp.summarizers import CSTA, GoogleNet
+from visp.summarizers import CSTA, CSTAEncoder, GoogleNet
 
 MODELS = ("csta", "googlenet", "light")
 MODES = ("literal", "float32", "float32, checkpointed", "bf16", "bf16, checkpointed")
@@ -124,19 +124,19 @@ def make_pretrainers(model: str, modes: Sequence[str], number: int) -> dict[str,
         light = LightSummarizer(), AttentionPoolEncoder(FEATURE_DIM)
         weights = [part.state_dict() for part in light]
     else:
-        weights = [ReferenceCSTA(FEATURE_DIM, value_embedding=model == "csta").state_dict() for _ in range(2)]
+        weights = [ReferenceCSTA(FEATURE_DIM, value_embedding=part).state_dict() for part in (model == "csta", True)]
     for mode in modes:
         parts: tuple[nn.Module, nn.Module]
         if model == "light":
             parts = LightSummarizer(), AttentionPoolEncoder(FEATURE_DIM)
         elif mode == "literal":
-            reference = [ReferenceCSTA(FEATURE_DIM, value_embedding=model == "csta") for _ in range(2)]
+            reference = [ReferenceCSTA(FEATURE_DIM, value_embedding=part) for part in (model == "csta", True)]
             parts = reference[0], reference[1]
         else:
             ours = CSTA if model == "csta" else GoogleNet
-            parts = ours(FEATURE_DIM), ours(FEATURE_DIM, classifier=False, pooling="cls")
+            parts = ours(FEATURE_DIM), CSTAEncoder(FEATURE_DIM, pooling="cls")
         for part, state in zip(parts, weights, strict=True):
-            load = part.load_published if isinstance(part, CSTA | GoogleNet) else part.load_state_dict
+            load = part.load_published if isinstance(part, CSTA | CSTAEncoder | GoogleNet) else part.load_state_dict
             load(state)
         if mode == "literal":
             made[mode] = LiteralPretrainer(parts[0], parts[1], noise)

@@ -12,13 +12,13 @@ from typing import Any
 from torch import nn
 
 from visp.encoders import AttentionPoolEncoder
-from visp.summarizers import CSTA, GoogleNet, Transformer
+from visp.summarizers import CSTA, CSTAEncoder, GoogleNet, Transformer
 
 SUMMARIZERS: dict[str, Callable[..., nn.Module]] = {"csta": CSTA, "googlenet": GoogleNet, "transformer": Transformer}
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "attention": AttentionPoolEncoder,
-    "csta": partial(CSTA, classifier=False),
-    "csta-literal": partial(CSTA, classifier=False, pooling="cls"),
+    "csta": CSTAEncoder,
+    "csta-literal": partial(CSTAEncoder, pooling="cls"),
 }
 
 
@@ -45,7 +45,7 @@ def make_encoder(name: str, feature_dim: int, *, width: int | None = None) -> nn
     """Make a video encoder.
 
     Args:
-        name: ``"attention"``, ``"csta"`` (a CSTA with attention pooling), ``"csta-literal"`` (a CSTA whose
+        name: ``"attention"``, ``"csta"`` (a :class:`visp.summarizers.CSTAEncoder`), ``"csta-literal"`` (one whose
             embedding is the CLS row of its final hidden state, as the paper says), or
             ``"package.module:factory"``, where ``factory(feature_dim=...)`` returns a module.
         feature_dim: d, dimension of a frame's features.

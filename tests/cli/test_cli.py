@@ -422,7 +422,7 @@ def test_a_width_for_a_factory_of_the_users_own_is_refused() -> None:
 @pytest.mark.parametrize(("name", "pooling"), [("csta", "attention"), ("csta-literal", "cls")])
 def test_a_csta_encoder_has_no_classifier(name: str, pooling: str) -> None:
     encoder = make_encoder(name, DIM, width=64)
-    assert isinstance(encoder, visp.summarizers.CSTA)
+    assert isinstance(encoder, visp.summarizers.CSTAEncoder)
     assert encoder.pooling == pooling
     assert [key for key in encoder.state_dict() if key.startswith(("linear1", "linear2"))] == []
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from tests.builders import normal
 from tests.summarizers.csta_reference import INCEPTIONS, ReferenceCSTA
-from visp.contracts import EncodesVideo
-from visp.summarizers import CSTA, GoogleNet
+from visp.summarizers import CSTA, CSTAEncoder, GoogleNet
 
 MODELS = [CSTA, GoogleNet]
 AnyModel = type[CSTA] | type[GoogleNet]
@@ -188,13 +187,18 @@ def test_gradients_equal_the_published_ones(model: AnyModel) -> None:
         torch.testing.assert_close(parameter.grad, expected, rtol=0, atol=tolerance, msg=name)
 
 
+@pytest.mark.parametrize("training", [False, True])
 def test_the_cls_pooling_is_row_0_of_the_published_hidden_state(
-    pair: tuple[ReferenceCSTA, CSTA | GoogleNet], monkeypatch: pytest.MonkeyPatch
+    training: bool,
 ) -> None:
-    reference, model = pair[0].eval(), pair[1].eval()
-    monkeypatch.setattr(model, "pooling", "cls")
+    reference, encoder = without_dropout(make_reference(CSTA)), without_dropout(CSTAEncoder(pooling="cls"))
+    assert isinstance(reference, ReferenceCSTA)
+    assert isinstance(encoder, CSTAEncoder)
+    encoder.load_published(reference.state_dict())
+    reference.train(training)
+    encoder.train(training)
     with torch.no_grad():
-        expected, actual = reference.hidden(features(40))[0], model.encode(features(40))
+        expected, actual = reference.hidden(features(40))[0], encoder(features(40))
 
     torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-6)
 
@@ -244,7 +248,7 @@ def test_a_checkpoint_is_loaded_from_its_path(tmp_path: Path) -> None:
 
 def test_an_encoder_loads_a_checkpoint_without_its_classifier() -> None:
     state = ReferenceCSTA().state_dict()
-    model = CSTA(classifier=False)
+    model = CSTAEncoder()
     model.load_published(state)
 
     assert torch.equal(model.key_embedding.weight, state["key_embedding.weight"])
@@ -389,10 +393,9 @@ def test_a_short_video_has_one_finite_logit_a_frame(model: AnyModel, length: int
     assert logits.isfinite().all()
 
 
-@any_model
 @any_pooling
-def test_a_video_of_one_frame_has_a_finite_embedding(model: AnyModel, pooling: Any) -> None:
-    embedding = model(feature_dim=8, width=64, pooling=pooling).encode(features(1, 8))
+def test_a_video_of_one_frame_has_a_finite_embedding(pooling: Any) -> None:
+    embedding = CSTAEncoder(feature_dim=8, width=64, pooling=pooling)(features(1, 8))
 
     assert embedding.shape == (64,)
     assert embedding.isfinite().all()
@@ -468,44 +471,43 @@ def test_every_parameter_learns_as_summarizer(model: AnyModel) -> None:
     assert flat - narrow <= {"layernorm1.bias"}  # softmax does not see a shift
 
 
-@any_model
 @any_pooling
-def test_every_parameter_of_an_encoder_receives_gradient(model: AnyModel, pooling: Any) -> None:
-    encoder = model(feature_dim=8, width=64, classifier=False, pooling=pooling)
+def test_every_parameter_of_an_encoder_receives_gradient(pooling: Any) -> None:
+    encoder = CSTAEncoder(feature_dim=8, width=64, pooling=pooling)
 
-    assert without_gradient(encoder, encoder.encode(features(40, 8))) == []
-
-
-@any_model
-def test_an_encoder_without_classifier_refuses_to_score(model: AnyModel) -> None:
-    with pytest.raises(RuntimeError, match="make it with classifier=True"):
-        model(feature_dim=8, width=64, classifier=False)(features(20, 8))
+    assert without_gradient(encoder, encoder(features(40, 8))) == []
 
 
-@any_model
-def test_an_encoder_without_classifier_has_no_classifier_in_its_state(model: AnyModel) -> None:
-    full, encoder = model(feature_dim=8, width=64), model(feature_dim=8, width=64, classifier=False)
+def test_an_encoder_has_all_of_csta_but_its_classifier() -> None:
+    full, encoder = CSTA(feature_dim=8, width=64).state_dict(), CSTAEncoder(feature_dim=8, width=64).state_dict()
 
-    assert {name.partition(".")[0] for name in full.state_dict().keys() - encoder.state_dict().keys()} == {
-        "linear1",
-        "linear2",
-    }
+    assert [name for name in full if not name.startswith(("linear1.", "linear2."))] == list(encoder)
 
 
-@any_model
+@any_pooling
+@pytest.mark.parametrize("training", [False, True])
+def test_a_folded_encoder_takes_the_features_as_they_are(pooling: Any, training: bool) -> None:
+    encoder = without_dropout(CSTAEncoder(feature_dim=8, width=64, pooling=pooling)).double().train(training)
+    assert isinstance(encoder, CSTAEncoder)
+    frames, mean, scale = features(30, 8).double(), normal(8, seed=1).double(), torch.tensor(0.2).double()
+    expected = encoder((frames - mean) / scale)
+    encoder.fold_inputs(mean, scale)
+
+    torch.testing.assert_close(encoder(frames), expected)
+
+
 @pytest.mark.parametrize("pooling", ["attention", "mean"])
-def test_inner_products_of_pooled_embeddings_are_at_most_5(model: AnyModel, pooling: Any) -> None:
-    encoder = model(feature_dim=8, width=64, pooling=pooling)
+def test_inner_products_of_pooled_embeddings_are_at_most_5(pooling: Any) -> None:
+    encoder = CSTAEncoder(feature_dim=8, width=64, pooling=pooling)
 
-    assert encoder.encode(features(20, 8)).square().sum().item() == pytest.approx(5, rel=1e-4)
+    assert encoder(features(20, 8)).square().sum().item() == pytest.approx(5, rel=1e-4)
 
 
-@any_model
 @pytest.mark.parametrize("pooling", ["attention", "mean"])
-def test_a_video_of_zeros_has_a_finite_embedding_and_gradient(model: AnyModel, pooling: Any) -> None:
-    encoder = model(feature_dim=8, width=64, classifier=False, pooling=pooling)
+def test_a_video_of_zeros_has_a_finite_embedding_and_gradient(pooling: Any) -> None:
+    encoder = CSTAEncoder(feature_dim=8, width=64, pooling=pooling)
     frames = torch.zeros(20, 8, requires_grad=True)
-    embedding = encoder.encode(frames)
+    embedding = encoder(frames)
     torch.autograd.backward((embedding * normal(64)).sum())
 
     assert embedding.isfinite().all()
@@ -514,17 +516,12 @@ def test_a_video_of_zeros_has_a_finite_embedding_and_gradient(model: AnyModel, p
 
 
 def test_the_default_pooling_is_attention() -> None:
-    assert CSTA(feature_dim=8, width=64).pooling == "attention"
-
-
-@any_model
-def test_built_in_summarizers_encode_videos(model: AnyModel) -> None:
-    assert isinstance(model(feature_dim=8, width=64), EncodesVideo)
+    assert CSTAEncoder(feature_dim=8, width=64).pooling == "attention"
 
 
 def test_an_unknown_pooling_is_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="pooling must be one of 'attention', 'mean', 'cls', got 'max'"):
-        CSTA(width=64, pooling="max")  # type: ignore[arg-type]
+        CSTAEncoder(width=64, pooling="max")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("width", [0, 100, -64])

@@ -130,9 +130,9 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
 
 
 def _load_imagenet(path: str, *models: nn.Module) -> None:
-    from visp.summarizers.cnn import CNNSummarizer
+    from visp.summarizers.cnn import CNNAttention
 
-    built_in = [model for model in models if isinstance(model, CNNSummarizer)]
+    built_in = [model for model in models if isinstance(model, CNNAttention)]
     if not built_in:
         raise ValueError("--imagenet needs a built-in summarizer or encoder: csta or googlenet")
     for model in built_in:

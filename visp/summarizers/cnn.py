@@ -1,4 +1,4 @@
-"""What CSTA and its plain GoogleNet variant share (Son et al., CVPR 2024): attention from a CNN over frames.
+"""What CSTA, its GoogleNet variant and its encoder share (Son et al., CVPR 2024): attention from a CNN over frames.
 
 A video's features are seen as an image, T rows of d columns; a CNN's map of it, softmaxed over time and over
 dimension, weights the frames' values. Names and shapes are those of the published code, so its checkpoints load.
@@ -7,145 +7,55 @@ dimension, weights the frames' values. Names and shapes are those of the publish
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visp.summarizers.inception import GoogLeNetTrunk
-from visp.summarizers.layers import ExactLinear
+from visp.summarizers.layers import ExactLinear, check_frames, fold_into
 from visp.weights import load_into, read_googlenet, read_weights
-
-Pooling = Literal["attention", "mean", "cls"]
 
 IMAGENET_URL = "https://download.pytorch.org/models/googlenet-1378be20.pth"
 MIN_FRAMES = 14
 """Below this, GoogLeNet's pooled maps would be empty."""
 
 
-class CNNSummarizer(nn.Module):
-    """Base of the CNN summarizers; use :class:`CSTA` or :class:`GoogleNet`.
+class CNNAttention(nn.Module):
+    """Base of :class:`CNNSummarizer` and of ``CSTAEncoder``: from frames to their values and attention.
 
-    Videos of fewer than 14 frames are lengthened by repeating each frame, and each frame's logit is the mean
-    over its repetitions; positions are computed, not read from a table, so a video may have any length.
+    Videos of fewer than 14 frames are lengthened by repeating each frame; positions are computed, not read from a
+    table, so a video may have any length.
 
     Args:
         feature_dim: d, dimension of a frame's features.
         width: Dimension of everything after the key embedding, a multiple of 64. 1024 is the published model;
             less makes the whole network narrower.
-        classifier: Whether there is a classifier. ``False`` makes an encoder only, without parameters that
-            :meth:`encode` would not use (plain DDP refuses those).
-        pooling: What :meth:`encode` returns: ``"attention"``, ``"mean"`` or ``"cls"``.
 
     Raises:
         ValueError: If an option is out of its range.
     """
 
-    def __init__(
-        self,
-        feature_dim: int = 1024,
-        *,
-        width: int = 1024,
-        classifier: bool = True,
-        pooling: Pooling = "attention",
-    ) -> None:
+    unused: tuple[str, ...] = ("googlenet.fc.",)
+    """Beginnings of the names of what a published checkpoint has and this model lacks."""
+
+    def __init__(self, feature_dim: int = 1024, *, width: int = 1024) -> None:
         super().__init__()
         if feature_dim < 1:
             raise ValueError(f"feature_dim must be at least 1, got {feature_dim!r}")
-        if pooling not in get_args(Pooling):
-            raise ValueError(f"pooling must be one of {', '.join(map(repr, get_args(Pooling)))}, got {pooling!r}")
         self.feature_dim = feature_dim
         self.width = width
-        self.pooling = pooling
         self.googlenet = GoogLeNetTrunk(width)
         self.CLS = nn.Parameter(torch.zeros(1, 3, 1, feature_dim))
         self.key_embedding = nn.Linear(feature_dim, width)
         self.layernorm1 = nn.BatchNorm2d(1)
         self.dropout = nn.Dropout(0.6)
-        self.linear1: nn.Module | None = None
-        self.linear2: nn.Module | None = None
-        if classifier:
-            hidden, score = ExactLinear(width, width), ExactLinear(width, 1)
-            for linear in (hidden, score):
-                nn.init.xavier_uniform_(linear.weight, gain=math.sqrt(2))
-                nn.init.constant_(linear.bias, 0.1)
-            self.linear1 = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(0.5), nn.LayerNorm(width, eps=1e-6))
-            self.linear2 = nn.Sequential(score)
-
-    @abstractmethod
-    def _values(self, rows: Tensor, attention_map: Tensor) -> Tensor:
-        """Return what the attention weights, (T + 1, width), from input rows (T + 1, d) or the map."""
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Score the frames of one video.
-
-        Args:
-            frames: (T, d) features, T >= 1.
-
-        Returns:
-            (T,) logits, real numbers before the sigmoid.
-
-        Raises:
-            ValueError: If the shape is not (T, feature_dim) or T is 0.
-            RuntimeError: If the model was made without a classifier.
-        """
-        if self.linear1 is None or self.linear2 is None:
-            raise RuntimeError(
-                f"{type(self).__name__}(classifier=False) encodes videos and cannot score frames; "
-                "make it with classifier=True"
-            )
-        rows, repeats = self._prepare(frames)
-        attention_map = self._attention_map(rows)
-        mixed = self._mix(rows, attention_map)  # (T + 1, width)
-        hidden = self.linear1((mixed[:-1] + mixed[1:]) / 2)  # what adaptive pooling of T + 1 rows to T is
-        logits: Tensor = self.linear2(hidden).squeeze(-1)
-        return logits.reshape(-1, repeats).mean(dim=1)
-
-    def scores(self, frames: Tensor) -> Tensor:
-        """Return importance scores (T,) in (0, 1), the sigmoid of the logits, for frames (T, d)."""
-        return torch.sigmoid(self(frames))
-
-    def encode(self, frames: Tensor) -> Tensor:
-        """Embed one video.
-
-        ``pooling="cls"`` is the paper's literal reading: the CLS row of the final hidden state, dropout
-        included. Its entries are near 1e-4 and it does not train (docs/training.md). ``"attention"`` sums the
-        values under the temporal attention, each dimension with its own weights over time, and ``"mean"``
-        averages the rows of the final hidden state; both without dropout, and of the fixed length that
-        :class:`visp.encoders.AttentionPoolEncoder` gives its embeddings, so that inner products are bounded.
-
-        Args:
-            frames: (T, d) features, T >= 1.
-
-        Returns:
-            (width,) embedding; of norm sqrt(5) unless the pooling is ``"cls"``.
-
-        Raises:
-            ValueError: If the shape is not (T, feature_dim) or T is 0.
-        """
-        rows, _ = self._prepare(frames)
-        attention_map = self._attention_map(rows)
-        if self.pooling == "cls":
-            return self._mix(rows[:0], attention_map)[0]
-        values = self._values(rows, attention_map)
-        if self.pooling == "attention":
-            pooled = (values * torch.softmax(attention_map, dim=0)).sum(dim=0)
-        else:
-            attention = torch.softmax(attention_map, dim=0) + torch.softmax(attention_map, dim=1)
-            pooled = (values * attention).mean(dim=0)
-        return F.normalize(pooled - pooled.mean(), dim=0) * math.sqrt(5)
+        self.value_embedding: ExactLinear | None = None
 
     def _prepare(self, frames: Tensor) -> tuple[Tensor, int]:
         """Check the frames and lengthen a short video: (T, d) to (T * repeats, d)."""
-        if frames.ndim != 2 or frames.shape[1] != self.feature_dim or len(frames) == 0:
-            raise ValueError(
-                f"{type(self).__name__}(feature_dim={self.feature_dim}) expected frames (T, {self.feature_dim}) "
-                f"with T >= 1, got {tuple(frames.shape)}"
-            )
+        check_frames(self, frames, frames.shape[:1])
         frames = frames.to(self.CLS.dtype)
         repeats = -(-MIN_FRAMES // len(frames)) if len(frames) < MIN_FRAMES else 1
         return frames.repeat_interleave(repeats, dim=0) if repeats > 1 else frames, repeats
@@ -169,29 +79,31 @@ class CNNSummarizer(nn.Module):
         mixed: Tensor = self._values(rows, attended) * (temporal + spatial)
         return mixed
 
+    def _values(self, rows: Tensor, attention_map: Tensor) -> Tensor:
+        """Return what the attention weights, (T + 1, width): values of CLS and rows (T, d), or the map without them."""
+        if self.value_embedding is None:
+            return attention_map
+        return torch.cat([self.value_embedding(self.CLS[0, 0]), self.value_embedding(rows)])  # frames need no gradient
+
     @torch.no_grad()
     def fold_inputs(self, mean: Tensor, scale: Tensor) -> None:
         """Change the weights so that frames x give what ``(x - mean) / scale`` gave before.
 
         Args:
-            mean: (d,) what is taken off every frame.
+            mean: (d,) what is subtracted from every frame.
             scale: () what it is then divided by.
         """
         self.CLS.copy_(mean + scale * self.CLS)
-        for embedding in self._input_layers():
-            embedding.bias.sub_(embedding.weight @ mean / scale)
-            embedding.weight.div_(scale)
-
-    def _input_layers(self) -> list[nn.Linear]:
-        """Return the layers that see the frames."""
-        return [self.key_embedding]
+        for embedding in (self.key_embedding, self.value_embedding):
+            if embedding is not None:
+                fold_into(embedding, mean, scale)
 
     def load_published(self, source: str | Path | Mapping[str, Tensor]) -> None:
         """Load a checkpoint of the published code, in place.
 
         Args:
             source: Path of the checkpoint, or its state dict. The position table must hold the sinusoids that
-                visp computes; it and the unused ``googlenet.fc`` may be absent.
+                visp computes; it and what is in ``unused`` may be absent.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -203,9 +115,7 @@ class CNNSummarizer(nn.Module):
             table.float(), positions(len(table), table.shape[-1], table.float()), atol=1e-3
         ):
             raise ValueError("the checkpoint's position table is not the sinusoids of the published code")
-        if self.linear1 is None:
-            state = {name: value for name, value in state.items() if not name.startswith(("linear1.", "linear2."))}
-        state = {name: value for name, value in state.items() if not name.startswith("googlenet.fc.")}
+        state = {name: value for name, value in state.items() if not name.startswith(self.unused)}
         load_into(self, state, f"these weights do not fit {type(self).__name__}")
 
     def load_imagenet(self, source: str | Path | Mapping[str, Tensor] | None = None) -> None:
@@ -224,6 +134,51 @@ class CNNSummarizer(nn.Module):
             source = torch.hub.load_state_dict_from_url(IMAGENET_URL, map_location="cpu", check_hash=True)
         state = read_googlenet(source, self.googlenet)
         load_into(self.googlenet, state, f"these weights do not fit {type(self.googlenet).__name__}")
+
+
+class CNNSummarizer(CNNAttention):
+    """Base of the CNN summarizers :class:`CSTA` and :class:`GoogleNet`: a classifier of the attended values.
+
+    A frame's logit is the mean over the repetitions by which a short video is lengthened.
+
+    Args:
+        feature_dim: d, dimension of a frame's features.
+        width: Dimension of everything after the key embedding, a multiple of 64; 1024 as published.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    def __init__(self, feature_dim: int = 1024, *, width: int = 1024) -> None:
+        super().__init__(feature_dim, width=width)
+        hidden, score = ExactLinear(width, width), ExactLinear(width, 1)
+        for linear in (hidden, score):
+            nn.init.xavier_uniform_(linear.weight, gain=math.sqrt(2))
+            nn.init.constant_(linear.bias, 0.1)
+        self.linear1 = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(0.5), nn.LayerNorm(width, eps=1e-6))
+        self.linear2 = nn.Sequential(score)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Score the frames of one video.
+
+        Args:
+            frames: (T, d) features, T >= 1.
+
+        Returns:
+            (T,) logits, real numbers before the sigmoid.
+
+        Raises:
+            ValueError: If the shape is not (T, feature_dim) or T is 0.
+        """
+        rows, repeats = self._prepare(frames)
+        mixed = self._mix(rows, self._attention_map(rows))  # (T + 1, width)
+        hidden = self.linear1((mixed[:-1] + mixed[1:]) / 2)  # what adaptive pooling of T + 1 rows to T is
+        logits: Tensor = self.linear2(hidden).squeeze(-1)
+        return logits.reshape(-1, repeats).mean(dim=1)
+
+    def scores(self, frames: Tensor) -> Tensor:
+        """Return importance scores (T,) in (0, 1), the sigmoid of the logits, for frames (T, d)."""
+        return torch.sigmoid(self(frames))
 
 
 def stretch(rows: Tensor, length: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from visp.pretrainer import ViSPPretrainer
-from visp.summarizers.cnn import CNNSummarizer
+from visp.summarizers.cnn import CNNAttention
 from visp.training.options import Precision, PretrainOptions
 from visp.utils.distributed import is_first
 
@@ -91,4 +91,4 @@ def memory_of(device: torch.device) -> int:
 def _widths(pretrainer: ViSPPretrainer) -> float:
     """Return how many passes of a model of width 1024 a video takes."""
     passes = ((pretrainer.summarizer, 1), (pretrainer.encoder, 3 if pretrainer.hard_negatives else 2))
-    return sum(number * module.width / 1024 for module, number in passes if isinstance(module, CNNSummarizer))
+    return sum(number * module.width / 1024 for module, number in passes if isinstance(module, CNNAttention))
