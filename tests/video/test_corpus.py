@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -271,6 +274,48 @@ def test_a_dead_worker_is_one_line_and_the_next_run_resumes(
     status = main([*arguments, "--extractor", "tests.video.test_corpus:make_deadly"])
     assert status == 2
     assert capsys.readouterr().err.count("visp features: a decoding process died at ") == 1
+
+
+def sleeps(image: Image) -> Tensor:
+    time.sleep(600)
+    return small(image)
+
+
+def test_a_worker_that_gives_nothing_is_given_up(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visp.video.workers.PATIENCE", 0.5)
+    extractor = Extractor(Colour(), preprocess=sleeps)
+    monkeypatch.setattr(extractor, "_feature_dim", 3)
+    with pytest.raises(VideoError, match=r"^a decoding process gave nothing at .*clip1\.mp4: DataLoader timed out"):
+        extract_corpus([folder], tmp_path / "corpus.h5", extractor, workers=1)
+
+
+class LetsGo:
+    """Prepares frames, and lets go of a frame that has a scaler."""
+
+    def __init__(self, path: Path) -> None:
+        import av
+
+        with av.open(str(path)) as container:
+            frame = next(container.decode(video=0))
+        frame.reformat(width=640, height=480, threads=4)
+        self.held: list[object] | None = [frame]
+        self.held.append(self.held)
+
+    def __call__(self, image: Image) -> Tensor:
+        self.held = None
+        gc.collect()
+        return small(image)
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="workers inherit nothing here")
+def test_a_worker_does_not_free_a_scaler_whose_threads_its_parent_has(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("visp.video.workers.PATIENCE", 30.0)
+    extractor = Extractor(Colour(), preprocess=LetsGo(folder / "clip1.mp4"))
+    monkeypatch.setattr(extractor, "_feature_dim", 3)
+    corpus = extract_corpus([folder], tmp_path / "corpus.h5", extractor, workers=1)
+    assert len(corpus.videos) == 3
 
 
 def make_deadly() -> Extractor:
