@@ -258,6 +258,8 @@ def _target(path: Path) -> Path:
             raise FileNotFoundError(f"{path}: there is no folder {target.parent}") from None
     except NotADirectoryError:
         raise NotADirectoryError(f"{path}: {target.parent} is not a folder") from None
+    except PermissionError as error:
+        raise PermissionError(f"{path}: the folder {target.parent} cannot be written to ({error.strerror})") from None
     return target
 
 
