@@ -28,7 +28,7 @@ from visp.utils.noise import Noise, Purpose, bernoulli
 SATURATED_LOGIT = 8.0
 """A logit beyond plus or minus this counts as saturated: the sigmoid's slope is below 0.00034."""
 
-PROBABILITIES_STEP = 2
+PROBABILITIES_STEP = 30
 """At this step, from 0, logits that all lie in [0, 1] are warned of."""
 
 

@@ -22,7 +22,7 @@ from visp.training.devices import move
 from visp.training.labels import LabelledSegments
 from visp.training.loop import Run, Weights, execute
 from visp.training.options import FinetuneLoss, FinetuneOptions, Metric, takes
-from visp.training.run_folder import digest, run_folder, write_json
+from visp.training.run_folder import content_hash, digest, run_folder, write_json
 from visp.training.run_state import RunState
 from visp.weights import load_weights, own_module, own_state_dict, state_hash
 
@@ -99,7 +99,7 @@ def finetune(summarizer: nn.Module, dataset: VideoSource, split: Split, options:
             fingerprint={
                 "num_items": len(items),
                 "items": digest([items.names, items.lengths]),
-                "content": getattr(dataset, "content_hash", None),
+                "content": None if folder is None else content_hash(dataset),
                 "select": options.select,
                 "metric": options.metric,
                 "judged": digest(list(judged)),

@@ -20,7 +20,7 @@ from visp.training.devices import move
 from visp.training.loop import Run, Weights, execute
 from visp.training.memory import recomputing
 from visp.training.options import PretrainOptions, takes
-from visp.training.run_folder import digest, run_folder
+from visp.training.run_folder import content_hash, digest, run_folder
 from visp.training.run_state import RunState
 from visp.training.standardize import FrameFeatures, StandardizedVideos, choose
 from visp.weights import load_weights, own_state_dict, state_hash
@@ -139,7 +139,7 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
         fingerprint={
             "num_videos": len(dataset),
             "videos": digest([names, lengths or []]),
-            "content": getattr(dataset, "content_hash", None),
+            "content": None if folder is None else content_hash(dataset),
             "features": None if plan is None else digest([each.tolist() for each in plan.change]),
             "standardize": plan is not None,
             "standardized": standardized,

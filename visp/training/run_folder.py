@@ -25,6 +25,12 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
+def content_hash(dataset: object) -> str | None:
+    """Return the hash of what the videos of a dataset hold, if it offers one, as those of ``visp.data`` do."""
+    hashed = getattr(dataset, "content_hash", None)
+    return hashed() if callable(hashed) else None
+
+
 def write_json(path: Path, value: object) -> None:
     """Write a value as JSON, under a temporary name that is then renamed."""
     with replacing(path) as file:
