@@ -128,6 +128,14 @@ def test_an_existing_output_is_refused_unless_asked_for(tmp_path: Path) -> None:
         check_outputs(output, overwrite=True)
 
 
+@pytest.mark.parametrize("name", ["none/a\n\x1b[31m", "a\u202e\n/b", "a\n"])
+def test_a_name_that_is_not_printable_cannot_break_an_error_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a\n").mkdir()
+    with pytest.raises(OSError, match="a") as caught:
+        check_outputs(tmp_path / name)
+    assert str(caught.value).isprintable()
+
+
 def test_an_output_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="out: there is no folder"):
         check_outputs(tmp_path / "nowhere" / "out")
