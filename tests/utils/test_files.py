@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from collections.abc import Callable
@@ -127,6 +128,14 @@ def test_an_existing_output_is_refused_unless_asked_for(tmp_path: Path) -> None:
         check_outputs(output, overwrite=True)
 
 
+@pytest.mark.parametrize("name", ["none/a\n\x1b[31m", "a\u202e\n/b", "a\n"])
+def test_a_name_that_is_not_printable_cannot_break_an_error_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a\n").mkdir()
+    with pytest.raises(OSError, match="a") as caught:
+        check_outputs(tmp_path / name)
+    assert str(caught.value).isprintable()
+
+
 def test_an_output_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="out: there is no folder"):
         check_outputs(tmp_path / "nowhere" / "out")
@@ -139,18 +148,19 @@ def test_an_output_below_a_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="folders of this system have no modes")
-def test_an_output_in_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o555)
+@pytest.mark.parametrize("mode", [0o555, 0o444], ids=["read and entered", "only read"])
+def test_an_output_in_a_folder_that_cannot_be_written_is_refused(mode: int) -> None:
     user = os.geteuid()
-    if user == 0:  # who may write everywhere
-        os.seteuid(NOBODY)
-    try:
-        with pytest.raises(PermissionError, match=r"out: the folder .* cannot be written to \(Permission denied\)"):
-            check_outputs(tmp_path / "out")
-    finally:
-        os.seteuid(user)
-        for folder in (*tmp_path.parents[:2], tmp_path):
+    with tempfile.TemporaryDirectory() as name:  # not tmp_path, whose folders no other user may enter
+        folder = Path(name)
+        folder.chmod(mode)
+        if user == 0:  # who may write everywhere
+            os.seteuid(NOBODY)
+        try:
+            with pytest.raises(PermissionError, match=r"out: the folder .* cannot be written to \(Permission denied\)"):
+                check_outputs(folder / "out")
+        finally:
+            os.seteuid(user)
             folder.chmod(0o755)
 
 
@@ -249,8 +259,8 @@ HOLD = """
     from visp.utils.files import locked, unfinished
     how, path = sys.argv[1], Path(sys.argv[2])
     with locked(path) if how == "locked" else unfinished(path):
-        if len(sys.argv) > 3:  # a worker that outlives its parent for a while
-            os.fork() or time.sleep(20)
+        if len(sys.argv) > 3 and os.fork():  # a worker that outlives its parent, and says when it runs
+            time.sleep(60)
         print("held", flush=True)
         time.sleep(60)
 """

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,7 +165,7 @@ def test_two_runs_on_one_output_and_the_second_is_told_so(tmp_path: Path, folder
         assert reached.wait(30)
         second = colour_extractor()
         for name in ("corpus.h5", "link.h5"):
-            with pytest.raises(BlockingIOError, match=r"corpus\.h5: another visp process is writing it"):
+            with pytest.raises(BlockingIOError, match=r"corpus\.h5 is being written by something else"):
                 extract_corpus([folder], tmp_path / name, second, overwrite=True)
         assert second.model.calls == 0
     finally:
@@ -183,7 +186,7 @@ def test_an_output_that_is_an_input_is_refused_before_the_work(tmp_path: Path, f
     else:
         out = clip
     extractor = colour_extractor()
-    with pytest.raises(ValueError, match="the output cannot take the place of a video that is read"):
+    with pytest.raises(ValueError, match="is also an input"):
         extract_corpus([folder if how == "one of a folder" else clip], out, extractor, overwrite=True)
     assert extractor.model.calls == 0
     assert clip.read_bytes() == content
@@ -204,7 +207,7 @@ def test_outputs_that_cannot_be_are_refused_before_the_work(tmp_path: Path, fold
     os.mkfifo(tmp_path / "pipe")
     bad = {
         folder: "is a folder",
-        tmp_path / "pipe": "not a regular file",
+        tmp_path / "pipe": "is a pipe, expected a regular file",
         tmp_path / "none" / "x.h5": "there is no folder",
     }
     for out, reason in bad.items():
@@ -273,6 +276,48 @@ def test_a_dead_worker_is_one_line_and_the_next_run_resumes(
     assert capsys.readouterr().err.count("visp features: a decoding process died at ") == 1
 
 
+def sleeps(image: Image) -> Tensor:
+    time.sleep(1)
+    return small(image)
+
+
+def test_a_worker_that_gives_nothing_is_given_up(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visp.video.workers.PATIENCE", 0.5)
+    extractor = Extractor(Colour(), preprocess=sleeps)
+    monkeypatch.setattr(extractor, "_feature_dim", 3)
+    with pytest.raises(VideoError, match=r"^a decoding process gave nothing at .*clip1\.mp4: DataLoader timed out"):
+        extract_corpus([folder], tmp_path / "corpus.h5", extractor, workers=1)
+
+
+class LetsGo:
+    """Prepares frames, and lets go of a frame that has a scaler."""
+
+    def __init__(self, path: Path) -> None:
+        import av
+
+        with av.open(str(path)) as container:
+            frame = next(container.decode(video=0))
+        frame.reformat(width=640, height=480, threads=4)
+        self.held: list[object] | None = [frame]
+        self.held.append(self.held)
+
+    def __call__(self, image: Image) -> Tensor:
+        self.held = None
+        gc.collect()
+        return small(image)
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="workers inherit nothing here")
+def test_a_worker_does_not_free_a_scaler_whose_threads_its_parent_has(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("visp.video.workers.PATIENCE", 30.0)
+    extractor = Extractor(Colour(), preprocess=LetsGo(folder / "clip1.mp4"))
+    monkeypatch.setattr(extractor, "_feature_dim", 3)
+    corpus = extract_corpus([folder], tmp_path / "corpus.h5", extractor, workers=1)
+    assert len(corpus.videos) == 3
+
+
 def make_deadly() -> Extractor:
     return Extractor(Colour(), preprocess=FailsOnRed(None))
 
@@ -313,7 +358,7 @@ def test_names_that_are_not_utf8_are_told_apart(tmp_path: Path) -> None:
 
 def test_an_output_that_is_a_link_to_itself_is_one_line(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "loop.h5").symlink_to(tmp_path / "loop.h5")
-    with pytest.raises(ValueError, match=r"loop\.h5: a link that leads nowhere"):
+    with pytest.raises(OSError, match=r"loop\.h5 is a link without an end"):
         extract_corpus([folder], tmp_path / "loop.h5", colour_extractor(), overwrite=True)
 
 

@@ -30,13 +30,12 @@ def frame_hashes(path: Path) -> list[str]:
     return [line.split(",")[-1].strip() for line in done.stdout.splitlines() if not line.startswith("#")]
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".mov"])
-@pytest.mark.parametrize("b_frames", ["0", "2"])
+@pytest.mark.parametrize(("ending", "b_frames"), [(".mp4", "0"), (".mp4", "2"), (".mkv", "2"), (".mov", "2")])
 def test_spans_begin_at_key_frames_and_hold_the_sources_frames(tmp_path: Path, ending: str, b_frames: str) -> None:
     clip = tmp_path / "clip.mp4"
-    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=8", "-f", "lavfi", "-i"]
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=7", "-f", "lavfi", "-i"]
     encode = ["-c:v", "libx264", "-g", "20", "-keyint_min", "20", "-sc_threshold", "0", "-bf", b_frames, "-c:a", "aac"]
-    subprocess.run([*command, "sine=d=8", *encode, str(clip)], check=True)
+    subprocess.run([*command, "sine=d=7", *encode, str(clip)], check=True)
     out = tmp_path / f"out{ending}"
     times = copy_spans(clip, [[1.0, 2.0], [4.0, 5.0], [5.5, 6.2]], out)
     source, found = frame_hashes(clip), frame_hashes(out)

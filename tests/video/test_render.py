@@ -215,7 +215,7 @@ def test_outputs_that_cannot_be_are_refused_before_anything_is_read(tmp_path: Pa
         write_summary("none.mp4", [[0, 3]], tmp_path / "none" / "out.mp4")
     with pytest.raises(FileExistsError, match="overwrite=True"):
         write_summary("none.mp4", [[0, 3]], clip)
-    with pytest.raises(ValueError, match="cannot take the place of its own video"):
+    with pytest.raises(ValueError, match="is also an input"):
         write_summary(clip, [[0, 3]], clip, overwrite=True)
 
 

@@ -13,37 +13,20 @@ pytest.importorskip("av")
 from tests.video.clips import RATE, decode_fully, ffmpeg, heard, mean_colours, noise, probe
 from visp.video import iter_sampled_frames, write_summary
 
-MATRIX = [
-    *(("mkv", "libx264", codec) for codec in ("aac", "libvorbis", "libopus", "libmp3lame", "ac3", "pcm_s16le", "flac")),
-    ("mkv", "libx264", "wmav2"),
+MATRIX = [  # every container, and every codec
+    ("mkv", "libx264", "flac"),
+    ("mkv", "libx264", "libopus"),
     ("webm", "libvpx", "libvorbis"),
-    ("webm", "libvpx", "libopus"),
     ("flv", "flv1", "libmp3lame"),
-    ("flv", "libx264", "aac"),
     ("wmv", "wmv2", "wmav2"),
-    ("wmv", "wmv2", "libmp3lame"),
     ("ts", "libx264", "aac"),
-    ("ts", "mpeg2video", "ac3"),
-    ("ts", "mpeg2video", "libmp3lame"),
-    ("ts", "libx264", "libopus"),
     ("vob", "mpeg2video", "ac3"),
-    ("vob", "mpeg2video", "mp2"),
-    ("mpg", "mpeg2video", "mp2"),
-    ("mpg", "mpeg1video", "libmp3lame"),
-    ("mov", "libx264", "aac"),
+    ("mpg", "mpeg1video", "mp2"),
     ("mov", "libx264", "pcm_s16le"),
-    ("mov", "libx264", "ac3"),
     ("mp4", "libx264", "aac"),
-    ("mp4", "libx264", "libopus"),
-    ("mp4", "libx264", "flac"),
-    ("mp4", "libx264", "libmp3lame"),
-    ("mp4", "libx264", "ac3"),
     ("avi", "mpeg4", "libmp3lame"),
-    ("avi", "mpeg4", "pcm_s16le"),
-    ("avi", "mpeg4", "ac3"),
-    ("avi", "mpeg4", "aac"),
 ]
-FLASHES = (12, 37, 60, 88)
+FLASHES = (12, 37)
 """Frames, at 25 a second, that are white and with which a click begins."""
 
 
@@ -59,32 +42,32 @@ def test_a_tone_is_as_clean_as_in_ffmpegs_own_reencode_and_clicks_stay_with_thei
     seen = "+".join(f"eq(N,{n})" for n in FLASHES)
     clicks = "+".join(f"between(t,{n / 25},{n / 25 + 0.02})" for n in FLASHES)
     source = tmp_path / f"in.{ending}"
-    # Four seconds of flashes and clicks, four of a tone, at a rate that milliseconds cannot hold.
+    # Two seconds of flashes and clicks, two of a tone, at a rate that milliseconds cannot hold.
     ffmpeg(
-        f"-f lavfi -i \"color=black:s=96x64:r=25:d=8,geq=lum='if({seen},235,16)':cb=128:cr=128\" "
-        f"-f lavfi -i \"aevalsrc='if(lt(t,4),0.9*({clicks})*sin(2*PI*3000*t),0.4*sin(2*PI*1000*t))':s={rate}:d=8\" "
+        f"-f lavfi -i \"color=black:s=96x64:r=25:d=4,geq=lum='if({seen},235,16)':cb=128:cr=128\" "
+        f"-f lavfi -i \"aevalsrc='if(lt(t,2),0.9*({clicks})*sin(2*PI*3000*t),0.4*sin(2*PI*1000*t))':s={rate}:d=4\" "
         f"-pix_fmt yuv420p -c:v {video} -b:v 400k -bf 0 -c:a {audio} -b:a 160k -strict -2 {source}"
     )
     out, again = tmp_path / "out.mp4", tmp_path / "again.mkv"
-    shots = [[n - 4, n + 5] for n in FLASHES] + [[100, 196]]
+    shots = [[n - 4, n + 5] for n in FLASHES] + [[50, 96]]
     write_summary(source, shots, out)
     ffmpeg(f"-i {source} -map 0:a -af atrim=start_sample=500 -c:a aac -b:a 128k {again}")
 
     bright = np.flatnonzero(mean_colours(out).mean(axis=1) > 100)
-    assert bright.tolist() == [4, 14, 24, 34]
+    assert bright.tolist() == [4, 14]
     sound = heard(out)
-    first = sound[: round(1.6 * RATE)]
+    first = sound[: round(0.8 * RATE)]
     for n in bright:
         near = np.flatnonzero(np.abs(first) > 0.2) / RATE - n / 25
         near = near[np.abs(near) < 0.2]
         assert abs(near.min()) < 0.02  # half a frame
         assert abs(near.max() - 0.02) < 0.02
 
-    tone = sound[round(1.9 * RATE) : round(5.1 * RATE)]
-    reference = heard(again)[round(4.3 * RATE) : round(7.5 * RATE)]
+    tone = sound[round(1.1 * RATE) : round(2.5 * RATE)]
+    reference = heard(again)[round(2.3 * RATE) : round(3.7 * RATE)]
     assert noise(tone) < noise(reference) + 3
     found = probe(out)
-    assert int(found["video"]["nb_read_frames"]) == 40 + 97
+    assert int(found["video"]["nb_read_frames"]) == 20 + 47
     assert abs(float(found["video"]["duration"]) - float(found["audio"]["duration"])) < 0.02
     decode_fully(out)
 
@@ -94,7 +77,6 @@ def test_a_tone_is_as_clean_as_in_ffmpegs_own_reencode_and_clicks_stay_with_thei
     [
         ("ts", "-c:v libx264 -x264-params nal-hrd=cbr -c:a aac"),
         ("vob", "-c:v mpeg2video -c:a ac3"),
-        ("mpg", "-c:v mpeg2video -c:a mp2"),
         ("mkv", "-c:v libx264 -c:a aac"),
     ],
 )
@@ -113,8 +95,16 @@ def test_sound_that_starts_later_than_probing_looks_is_silent_until_then(
     decode_fully(out)
 
 
-@pytest.mark.parametrize(("ending", "audio"), [("ts", "ac3"), ("ts", "aac"), ("mpg", "ac3")])
-@pytest.mark.parametrize("second", ["-ac 2 -ar 48000", "-ac 6 -ar 32000", "-ac 1 -ar 44100"])
+@pytest.mark.parametrize(
+    ("ending", "audio", "second"),
+    [
+        ("ts", "ac3", "-ac 6 -ar 32000"),
+        ("ts", "aac", "-ac 2 -ar 48000"),
+        ("ts", "aac", "-ac 1 -ar 44100"),
+        ("mpg", "ac3", "-ac 2 -ar 48000"),
+        ("mpg", "ac3", "-ac 6 -ar 32000"),
+    ],
+)
 def test_channels_and_rates_that_change_on_the_way_are_followed(
     tmp_path: Path, ending: str, audio: str, second: str
 ) -> None:
@@ -123,35 +113,34 @@ def test_channels_and_rates_that_change_on_the_way_are_followed(
     for number, sound in enumerate(["-ac 6 -ar 48000", second]):
         parts.append(tmp_path / f"{number}.{ending}")
         ffmpeg(
-            "-f lavfi -i testsrc2=s=96x64:r=25:d=3 -f lavfi -i aevalsrc='0.5*sin(2*PI*1000*t)':s=48000:d=3 "
+            "-f lavfi -i testsrc2=s=96x64:r=25:d=2 -f lavfi -i aevalsrc='0.5*sin(2*PI*1000*t)':s=48000:d=2 "
             f"-pix_fmt yuv420p -c:v {video} -bf 0 -c:a {audio} -b:a 192k {sound} "
-            f"-output_ts_offset {3 * number} {parts[-1]}"
+            f"-output_ts_offset {2 * number} {parts[-1]}"
         )
     source, out = tmp_path / f"in.{ending}", tmp_path / "out.mp4"
     source.write_bytes(parts[0].read_bytes() + parts[1].read_bytes())
-    write_summary(source, [[0, 149]], out)
+    write_summary(source, [[0, 99]], out)
     played = heard(out)
-    assert len(played) / RATE == pytest.approx(6, abs=0.05)
-    for begin in (0.5, 3.5):
-        assert noise(played[round(begin * RATE) : round((begin + 2) * RATE)]) < -40
+    assert len(played) / RATE == pytest.approx(4, abs=0.05)
+    for begin in (0.5, 2.5):
+        assert noise(played[round(begin * RATE) : round((begin + 1) * RATE)]) < -40
 
 
-@pytest.mark.parametrize("ending", ["ts", "vob"])
-@pytest.mark.parametrize("second", ["0", "7200", "-2"])
+@pytest.mark.parametrize(("ending", "second"), [("ts", "0"), ("ts", "7200"), ("ts", "-2"), ("vob", "0"), ("vob", "-2")])
 def test_joined_recordings_keep_picture_and_sound_together(tmp_path: Path, ending: str, second: str) -> None:
     codecs = "-c:v libx264 -bf 2 -c:a aac" if ending == "ts" else "-c:v mpeg2video -bf 2 -c:a ac3"
     parts = []
     for number, offset in enumerate(["10", second if second != "-2" else "8"]):
         parts.append(tmp_path / f"{number}.{ending}")
         ffmpeg(
-            "-f lavfi -i \"color=black:s=96x64:r=25:d=4,geq=lum='if(eq(N,50),235,16)':cb=128:cr=128\" "
-            "-f lavfi -i \"aevalsrc='0.9*between(t,2,2.04)*sin(2*PI*3000*t)':s=48000:d=4\" -pix_fmt yuv420p "
+            "-f lavfi -i \"color=black:s=96x64:r=25:d=3,geq=lum='if(eq(N,40),235,16)':cb=128:cr=128\" "
+            "-f lavfi -i \"aevalsrc='0.9*between(t,1.6,1.64)*sin(2*PI*3000*t)':s=48000:d=3\" -pix_fmt yuv420p "
             f"{codecs} -output_ts_offset {offset} {parts[-1]}"
         )
     source, out = tmp_path / f"in.{ending}", tmp_path / "out.mp4"
     source.write_bytes(parts[0].read_bytes() + parts[1].read_bytes())
-    written = write_summary(source, [[0, 198]], out)
-    assert 7.9 < written.duration < 8.3
+    written = write_summary(source, [[0, 148]], out)
+    assert 5.9 < written.duration < 6.3
     assert any("joins 2 recordings" in note for note in written.notes) == (second != "7200")
     white = frame_times(source)[mean_colours(source).mean(axis=1) > 100]
     sound = np.abs(heard(out)) > 0.2

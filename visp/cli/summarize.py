@@ -235,7 +235,7 @@ def _render_again(options: argparse.Namespace, many: bool) -> int:
     from visp.video.cuts import CutList, frames_of, probe_media, read_cuts, read_frame_times
     from visp.video.decode import shown
     from visp.video.remux import copy_spans
-    from visp.video.render import check_output
+    from visp.video.render import check_ending
 
     for flag in ("report", "json", "storyboard", "reel", "weights"):
         if getattr(options, flag) is not None:
@@ -245,7 +245,7 @@ def _render_again(options: argparse.Namespace, many: bool) -> int:
     video = options.videos[0]
     files = _Files(options.out, cuts=tuple(options.cuts), clips=options.clips)
     _check(files, [video, options.from_cuts], options)
-    check_output(video, options.out, overwrite=options.overwrite)
+    check_ending(options.out)
     media = probe_media(video)
     cuts = read_cuts(options.from_cuts, media.offset)
     frame_times = read_frame_times(video)

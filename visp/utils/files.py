@@ -59,7 +59,7 @@ def check_input(path: str | os.PathLike[str]) -> Path:
     try:
         _refuse_irregular(path, path.stat().st_mode)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+        raise FileNotFoundError(f"{shown(path)}: no such file") from None
     return path
 
 
@@ -76,7 +76,7 @@ def read_text(path: str | os.PathLike[str], *, limit: int = 2**26) -> str:
     """
     path = check_input(path)
     if (size := path.stat().st_size) > limit:
-        raise ValueError(f"{path} has {size} bytes, expected at most {limit}")
+        raise ValueError(f"{shown(path)} has {size} bytes, expected at most {limit}")
     return path.read_text(encoding="utf-8-sig")
 
 
@@ -118,19 +118,29 @@ def check_outputs(
     for output in (Path(output) for output in outputs if output is not None):
         for path in sources:
             if _same_file(output, path):
-                raise ValueError(f"{output} is also an input ({path}); choose another file to write")
+                raise ValueError(f"{shown(output)} is also an input ({shown(path)}); choose another file to write")
         for path in checked:
             if _same_file(output, path):
-                raise ValueError(f"{output} is to be written twice, also as {path}; choose another file for one")
+                raise ValueError(
+                    f"{shown(output)} is to be written twice, also as {shown(path)}; choose another file for one"
+                )
         checked.append(output)
         target = _target(output)
         if target.exists() and not overwrite:
-            raise FileExistsError(f"{output} exists; pass overwrite=True to replace it")
+            raise FileExistsError(f"{shown(output)} exists; pass overwrite=True to replace it")
         try:
             with tempfile.TemporaryFile(dir=target.parent):
                 pass
         except OSError as error:
-            raise type(error)(f"{output}: the folder {target.parent} cannot be written to ({error.strerror})") from None
+            raise type(error)(
+                f"{shown(output)}: the folder {shown(target.parent)} cannot be written to ({error.strerror})"
+            ) from None
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """Return a path as one printable line, quoted where its name is not printable."""
+    text = os.fspath(path)
+    return text if text.isprintable() else repr(text)
 
 
 @contextmanager
@@ -147,7 +157,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         BlockingIOError: Something else is writing it.
     """
-    with _holding(Path(os.path.realpath(path)), str(path), shared=False):
+    with _holding(Path(os.path.realpath(path)), shown(path), shared=False):
         yield
 
 
@@ -170,7 +180,7 @@ def unfinished(path: Path) -> Iterator[Path]:
         OSError: The folder does not exist or cannot be written to, there is no room, or what is there is not a file.
     """
     target = _target(path)
-    with _holding(target, str(path), shared=True):
+    with _holding(target, shown(path), shared=True):
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{_hidden(target)}-", suffix=target.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -219,7 +229,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 class _NoRoomError(OSError):
     def __init__(self, number: int, path: Path) -> None:
-        super().__init__(f"{path} cannot be written: {_NO_ROOM[number]}; an earlier file of that name is as it was")
+        super().__init__(
+            f"{shown(path)} cannot be written: {_NO_ROOM[number]}; an earlier file of that name is as it was"
+        )
         self.errno = number
 
 
@@ -255,9 +267,13 @@ def _target(path: Path) -> Path:
         _refuse_irregular(path, target.lstat().st_mode)
     except FileNotFoundError:
         if not target.parent.is_dir():
-            raise FileNotFoundError(f"{path}: there is no folder {target.parent}") from None
+            raise FileNotFoundError(f"{shown(path)}: there is no folder {shown(target.parent)}") from None
     except NotADirectoryError:
-        raise NotADirectoryError(f"{path}: {target.parent} is not a folder") from None
+        raise NotADirectoryError(f"{shown(path)}: {shown(target.parent)} is not a folder") from None
+    except PermissionError as error:
+        raise PermissionError(
+            f"{shown(path)}: the folder {shown(target.parent)} cannot be written to ({error.strerror})"
+        ) from None
     return target
 
 
@@ -265,7 +281,7 @@ def _refuse_irregular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = next((kind for is_kind, kind in _KINDS.items() if is_kind(mode)), "a link without an end")
         error = IsADirectoryError if stat.S_ISDIR(mode) else OSError
-        raise error(f"{path} is {kind}, expected a regular file")
+        raise error(f"{shown(path)} is {kind}, expected a regular file")
 
 
 def _same_file(first: Path, second: Path) -> bool:

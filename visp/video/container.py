@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visp.utils.files import shown as shown
+
 if TYPE_CHECKING:
     import av
     import av.container
@@ -192,9 +194,3 @@ def require_av() -> None:
         if error.name != "av":
             raise
         raise ModuleNotFoundError('reading videos needs PyAV: pip install "visp[video]"', name="av") from error
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """Return a path as one printable line, quoted where its name is not printable."""
-    text = os.fspath(path)
-    return text if text.isprintable() else repr(text)

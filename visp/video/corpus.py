@@ -22,7 +22,7 @@ from torch import nn
 from tqdm import tqdm
 
 from visp.data import VideoRecord
-from visp.utils.lock import locked
+from visp.utils.files import check_outputs, locked
 from visp.video.decode import VideoError, require_av, shown
 from visp.video.extract import (
     Batch,
@@ -36,8 +36,7 @@ from visp.video.extract import (
 )
 from visp.video.extractors import Extractor, make_extractor
 from visp.video.parts import Parts
-from visp.video.render import check_target
-from visp.video.sources import Source, find_videos, identified, refuse_input
+from visp.video.sources import Source, find_videos, identified
 from visp.video.workers import Decoder, is_of_a_dead_worker
 
 KTSFrames = Literal["sampled", "all"]
@@ -232,10 +231,9 @@ def _output(target: Path, videos: Mapping[str, Path], processes: _Processes, *, 
         refusal: Exception | None = None
         if processes.rank == 0:
             try:
-                refuse_input(target, videos)
-                check_target(target, overwrite=overwrite)
+                check_outputs(target, inputs=videos.values(), overwrite=overwrite)
                 stack.enter_context(locked(target))
-                check_target(target, overwrite=overwrite)  # it may have been made in the meantime
+                check_outputs(target, overwrite=overwrite)  # it may have been made in the meantime
             except (OSError, ValueError) as error:
                 refusal = error
         first, *_ = processes.gathered(refusal)

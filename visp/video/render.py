@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from visp.utils.files import unfinished
+from visp.utils.files import check_outputs, unfinished
 from visp.video.container import VideoError, shown
 from visp.video.decode import TimedFrame, VideoReader
 from visp.video.picture import LIMITED, drawn, drawn_matrix, orientation, upright_image
@@ -87,7 +87,8 @@ def write_summary(
             ending.
     """
     source, target = Path(path), Path(out)
-    check_output(source, target, overwrite=overwrite)
+    check_ending(target)
+    check_outputs(target, inputs=[source], overwrite=overwrite)
     spans = _checked(shots)
     limits = _checked_lengths(lengths, len(spans))
     with (
@@ -103,32 +104,14 @@ def write_summary(
     )
 
 
-def check_output(source: Path, target: Path, *, overwrite: bool) -> None:
-    """Refuse an output that could not be written, before any work is done.
+def check_ending(target: Path) -> None:
+    """Refuse a name that ends otherwise than those of the files that can be written.
 
     Raises:
-        FileNotFoundError: If there is no folder to write to.
-        FileExistsError: If the file exists and ``overwrite`` is false.
-        ValueError: If it has another ending than those that can be written, or is the video itself.
+        ValueError: If it does.
     """
     if target.suffix.lower() not in FORMATS:
         raise ValueError(f"{shown(target)}: expected a name that ends in {', '.join(FORMATS)}")
-    check_target(target, overwrite=overwrite)
-    if target.exists() and source.exists() and target.samefile(source):
-        raise ValueError(f"{shown(target)}: the summary cannot take the place of its own video")
-
-
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Refuse a file in a folder that does not exist, or one that exists and is not to be replaced.
-
-    Raises:
-        FileNotFoundError: If there is no folder to write to.
-        FileExistsError: If the file exists and ``overwrite`` is false.
-    """
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{shown(target)}: there is no folder {shown(target.parent)}")
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{shown(target)} exists; pass overwrite=True (--overwrite) to replace it")
 
 
 @contextmanager

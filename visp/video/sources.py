@@ -88,23 +88,3 @@ def identified(videos: Mapping[str, Path], made_with: Mapping[str, str]) -> list
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
         sources.append(Source(path, os.fsencode(name).decode("utf-8", "backslashreplace"), f"video_{number}", digest))
     return sources
-
-
-def refuse_input(target: Path, videos: Mapping[str, Path]) -> None:
-    """Refuse an output that is one of the videos, or no file that can be replaced.
-
-    Args:
-        target: Where the output goes, links followed.
-        videos: The videos that are read.
-
-    Raises:
-        ValueError: If it is a video under any name, a folder, a pipe, a device or a link to itself.
-    """
-    if target.is_symlink():
-        raise ValueError(f"{shown(target)}: a link that leads nowhere")
-    if not target.exists():
-        return
-    if not target.is_file():
-        raise ValueError(f"{shown(target)}: {'is a folder' if target.is_dir() else 'not a regular file'}")
-    if any(path.samefile(target) for path in videos.values()):
-        raise ValueError(f"{shown(target)}: the output cannot take the place of a video that is read")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from visp._version import __version__
 from visp.prediction import predict
+from visp.utils.files import check_outputs
 from visp.video.choose import SHORTEST, Ranges, Wishes, choose, find_candidates
 from visp.video.corpus import KTSFrames, check_kts_frames
 from visp.video.decode import VideoReader
@@ -21,7 +22,7 @@ from visp.video.extract import VideoFeatures, extract_features
 from visp.video.extractors import Extractor
 from visp.video.picture import upright_image
 from visp.video.remux import copy_spans
-from visp.video.render import WrittenSummary, check_output, write_summary
+from visp.video.render import WrittenSummary, check_ending, write_summary
 from visp.video.result import VideoSummary
 from visp.weights import state_hash
 
@@ -88,7 +89,8 @@ def summarize_video(
     source, target = Path(path), Path(out)
     wishes = Wishes(margin, min_shot, tuple(keep), tuple(drop))
     _check_options(budget, seconds, kts_frames)
-    check_output(source, target, overwrite=overwrite)
+    check_ending(target)
+    check_outputs(target, inputs=[source], overwrite=overwrite)
     extract = extractor if isinstance(extractor, Extractor) else Extractor(extractor)
     clock = _Clock()
 

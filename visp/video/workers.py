@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,13 @@ from visp.video.decode import VideoError, shown
 from visp.video.extract import Batch, Ending, read_batches
 from visp.video.extractors import Preprocess
 
+PATIENCE = 7200.0
+"""Seconds for which a decoding process may give nothing before it is given up."""
+
 Decoded = Batch | Ending | str
 """Frames of a video, what is known at its end, or the reason why it cannot be read."""
+
+_DEAD, _SILENT = "DataLoader worker", "DataLoader timed out"
 
 
 class Decoder:
@@ -45,7 +51,11 @@ class Decoder:
         workers = min(self.workers, len(paths))
         videos = _Videos(paths, self, threads=1 if workers else 0)
         self._shares = [list(paths[worker::workers]) for worker in range(workers)]
-        for number, item in DataLoader(videos, batch_size=None, num_workers=workers, collate_fn=_as_it_is):
+        timeout = PATIENCE if workers else 0
+        loader = DataLoader(videos, batch_size=None, num_workers=workers, collate_fn=_as_it_is, timeout=timeout)
+        with _objects_of_this_process():
+            items = iter(loader)
+        for number, item in items:
             if workers and not isinstance(item, Batch):
                 self._shares[number % workers].pop(0)
             yield number, item
@@ -55,7 +65,7 @@ class Decoder:
         """Say in one line where the workers were when one of them died, which may be noticed at any moment.
 
         Raises:
-            VideoError: If a worker dies.
+            VideoError: If a worker dies, or gives nothing for ``PATIENCE`` seconds.
         """
         try:
             yield
@@ -63,12 +73,28 @@ class Decoder:
             if not is_of_a_dead_worker(error):
                 raise
             at = " or ".join(shown(share[0]) for share in self._shares if share)
-            raise VideoError(f"a decoding process died at {at}: {str(error).splitlines()[0]}") from error
+            what = "gave nothing" if str(error).startswith(_SILENT) else "died"
+            raise VideoError(f"a decoding process {what} at {at}: {str(error).splitlines()[0]}") from error
 
 
 def is_of_a_dead_worker(error: Exception) -> bool:
-    """Return whether an error says that a worker died; torch raises it wherever this process is."""
-    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+    """Return whether an error says that a worker died or is silent; torch raises it wherever this process is."""
+    return isinstance(error, RuntimeError) and str(error).startswith((_DEAD, _SILENT))
+
+
+@contextmanager
+def _objects_of_this_process() -> Iterator[None]:
+    """Keep processes that are forked meanwhile from freeing what is this one's.
+
+    A decoder and a scaler of FFmpeg have threads of their own, which a fork does not copy: a child whose garbage
+    collector frees one waits for these threads for ever.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class _Videos(IterableDataset[tuple[int, Decoded]]):
