@@ -11,95 +11,86 @@ from typing import TYPE_CHECKING
 from visp._version import __version__
 
 if TYPE_CHECKING:
-    from visp import data, encoders, eval, summarizers, video  # noqa: A004
+    from visp import contracts, contrastive, data, encoders, eval, plots, studies, summarizers, training, video  # noqa: A004
     from visp.adapters import adapt_encoder, adapt_summarizer
-    from visp.contracts import EncodesVideo, ProbabilityWarning, Summarizer, VideoEncoder
-    from visp.contrastive import Cosine, InnerProduct, Videos, Windows, info_nce
+    from visp.contracts import ProbabilityWarning
     from visp.evaluator import Evaluator
-    from visp.gradient_flow import Gating, GradientFlow, Marginalization, StraightThrough
+    from visp.gradient_flow import Gating, Marginalization, StraightThrough
     from visp.prediction import predict
     from visp.pretrainer import ViSPOutput, ViSPPretrainer
-    from visp.pseudo_summary import PseudoSummaryOutput, PseudoSummaryPretrainer, top_share
-    from visp.regularizers import FixedSize, TargetSize, binary_penalty, size_penalty
-    from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, Sampler, SigmoidSampler
+    from visp.pseudo_summary import PseudoSummaryPretrainer
+    from visp.regularizers import FixedSize
+    from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, SigmoidSampler
     from visp.studies.cross_validation import cross_validate
-    from visp.studies.results import CrossValidation, results_table
-    from visp.studies.significance import Comparison, compare
-    from visp.training import CollapseWarning, FinetuneResult, PretrainResult, finetune, pretrain
-    from visp.video.run import LoadedRun, load
+    from visp.studies.significance import compare
+    from visp.training import CollapseWarning, finetune, pretrain
+    from visp.video.run import load
     from visp.weights import CheckpointError, load_weights
 
 _HOMES = {
     "visp.adapters": ("adapt_encoder", "adapt_summarizer"),
-    "visp.contracts": ("EncodesVideo", "ProbabilityWarning", "Summarizer", "VideoEncoder"),
-    "visp.contrastive": ("Cosine", "InnerProduct", "Videos", "Windows", "info_nce"),
-    "visp.gradient_flow": ("Gating", "GradientFlow", "Marginalization", "StraightThrough"),
+    "visp.contracts": ("ProbabilityWarning",),
+    "visp.gradient_flow": ("Gating", "Marginalization", "StraightThrough"),
     "visp.pretrainer": ("ViSPOutput", "ViSPPretrainer"),
-    "visp.pseudo_summary": ("PseudoSummaryOutput", "PseudoSummaryPretrainer", "top_share"),
-    "visp.regularizers": ("FixedSize", "TargetSize", "binary_penalty", "size_penalty"),
-    "visp.samplers": ("ConcreteSampler", "GumbelSoftmaxSampler", "Sampler", "SigmoidSampler"),
+    "visp.pseudo_summary": ("PseudoSummaryPretrainer",),
+    "visp.regularizers": ("FixedSize",),
+    "visp.samplers": ("ConcreteSampler", "GumbelSoftmaxSampler", "SigmoidSampler"),
     "visp.studies.cross_validation": ("cross_validate",),
-    "visp.studies.results": ("CrossValidation", "results_table"),
-    "visp.studies.significance": ("Comparison", "compare"),
+    "visp.studies.significance": ("compare",),
     "visp.evaluator": ("Evaluator",),
     "visp.prediction": ("predict",),
-    "visp.training": ("CollapseWarning", "FinetuneResult", "PretrainResult", "finetune", "pretrain"),
-    "visp.video.run": ("LoadedRun", "load"),
+    "visp.training": ("CollapseWarning", "finetune", "pretrain"),
+    "visp.video.run": ("load",),
     "visp.weights": ("CheckpointError", "load_weights"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_SUBMODULES = ("data", "encoders", "eval", "summarizers", "video")
+_SUBMODULES = (
+    "contracts",
+    "contrastive",
+    "data",
+    "encoders",
+    "eval",
+    "plots",
+    "studies",
+    "summarizers",
+    "training",
+    "video",
+)
 
 __all__ = [
     "CheckpointError",
     "CollapseWarning",
-    "Comparison",
     "ConcreteSampler",
-    "Cosine",
-    "CrossValidation",
-    "EncodesVideo",
     "Evaluator",
-    "FinetuneResult",
     "FixedSize",
     "Gating",
-    "GradientFlow",
     "GumbelSoftmaxSampler",
-    "InnerProduct",
-    "LoadedRun",
     "Marginalization",
-    "PretrainResult",
     "ProbabilityWarning",
-    "PseudoSummaryOutput",
     "PseudoSummaryPretrainer",
-    "Sampler",
     "SigmoidSampler",
     "StraightThrough",
-    "Summarizer",
-    "TargetSize",
     "ViSPOutput",
     "ViSPPretrainer",
-    "VideoEncoder",
-    "Videos",
-    "Windows",
     "__version__",
     "adapt_encoder",
     "adapt_summarizer",
-    "binary_penalty",
     "compare",
+    "contracts",
+    "contrastive",
     "cross_validate",
     "data",
     "encoders",
     "eval",
     "finetune",
-    "info_nce",
     "load",
     "load_weights",
+    "plots",
     "predict",
     "pretrain",
-    "results_table",
-    "size_penalty",
+    "studies",
     "summarizers",
-    "top_share",
+    "training",
     "video",
 ]
 

@@ -265,7 +265,7 @@ def plot_distribution(
     """Draw how a metric varies over rounds, each round a dot (the paper's Figure 6).
 
     Args:
-        rounds: (rounds,) metrics by name, as :meth:`visp.CrossValidation.per_round` gives them.
+        rounds: (rounds,) metrics by name, as :meth:`visp.studies.results.CrossValidation.per_round` gives them.
         ax: Where to draw.
         ylabel: Name of the metric.
         p_value: Of the difference of the first two, as :func:`visp.compare` gives it; written between them.

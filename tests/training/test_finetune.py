@@ -69,7 +69,7 @@ def user_summary(record: VideoRecord) -> Any:
     return record.user_summary
 
 
-def run(summarizer: nn.Module, videos: InMemoryDataset, split: Split, **options: Any) -> visp.FinetuneResult:
+def run(summarizer: nn.Module, videos: InMemoryDataset, split: Split, **options: Any) -> visp.training.FinetuneResult:
     return visp.finetune(summarizer, videos, split, **{"epochs": 3, "progress": False, **options})
 
 

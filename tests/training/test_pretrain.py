@@ -64,7 +64,7 @@ def videos(number: int = VIDEOS) -> list[Tensor]:
     return make_videos([LENGTHS[index % len(LENGTHS)] for index in range(number)])
 
 
-def pretrain(pretrainer: visp.ViSPPretrainer, dataset: Any, **options: Any) -> visp.PretrainResult:
+def pretrain(pretrainer: visp.ViSPPretrainer, dataset: Any, **options: Any) -> visp.training.PretrainResult:
     given = {"epochs": 2, "batch_size": BATCH, "progress": False, "standardize": False, **options}
     return visp.pretrain(pretrainer, dataset, **given)
 

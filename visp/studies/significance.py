@@ -79,7 +79,7 @@ class Comparison:
 
 @runtime_checkable
 class Rounds(Protocol):
-    """Results of several rounds, such as :class:`visp.CrossValidation`."""
+    """Results of several rounds, such as :class:`visp.studies.results.CrossValidation`."""
 
     def per_round(self, metric: Metric) -> Sequence[float]:
         """Return the metric of each round."""
