@@ -28,6 +28,10 @@ from visp.utils.noise import Noise, Purpose, bernoulli
 SATURATED_LOGIT = 8.0
 """A logit beyond plus or minus this counts as saturated: the sigmoid's slope is below 0.00034."""
 
+WITH_DONORS = {"step_size": 0.5, "bound": 20.0}
+"""How a size target's multiplier moves where dropped frames become another video's: every dropped frame then misleads
+the encoder, so that much more weight is needed to hold the target, and soon (docs/training.md)."""
+
 PROBABILITIES_STEP = 30
 """At this step, from 0, logits that all lie in [0, 1] are warned of."""
 
@@ -127,7 +131,8 @@ class ViSPPretrainer(nn.Module):
         self.sampler = choose("sampler", sampler, SAMPLERS, Sampler)
         self.gradient_flow = choose("gradient_flow", gradient_flow, GRADIENT_FLOWS, GradientFlow)
         self.hard_negatives = hard_negatives
-        self.size = TargetSize(size) if isinstance(size, int | float) else choose("size", size, {}, SizeRule)
+        held = WITH_DONORS if self.gradient_flow.needs_donors else {}
+        self.size = TargetSize(size, **held) if isinstance(size, int | float) else choose("size", size, {}, SizeRule)
         self.binary_weight = binary_weight
         self.similarity = choose("similarity", similarity, SIMILARITIES, Similarity)
         self.reduction: Reduction = reduction
