@@ -288,7 +288,7 @@ def report(results: Sequence[dict[str, Any]]) -> str:
     ]
     timed = [r for r in results if r["part"] == "speed"]
     if timed:
-        lines += ["", "| model | mode | N | T | s a video and step | fastest | times as fast as literal |"]
+        lines += ["", "| model | mode | N | T | s per video and step | fastest | times as fast as literal |"]
         lines += ["|---|---|---|---|---|---|---|"]
     lines += [
         f"| {r['model']} | {r['mode']} | {r['videos']} | {r['frames']} | {r['seconds_a_video']:.4f} | "
@@ -297,7 +297,7 @@ def report(results: Sequence[dict[str, Any]]) -> str:
     ]
     sized = [r for r in results if r["part"] == "memory"]
     if sized:
-        lines += ["", "| model | mode | N | T | peak MiB | of it before the first step | s a video and step |"]
+        lines += ["", "| model | mode | N | T | peak MiB | of it before the first step | s per video and step |"]
         lines += ["|---|---|---|---|---|---|---|"]
     lines += [
         f"| {r['model']} | {r['mode']} | {r['videos']} | {r['frames']} | {r['peak_mib']:.0f} | "

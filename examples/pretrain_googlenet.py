@@ -16,7 +16,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--data", nargs="+", help="h5 files of features")
 parser.add_argument("--epochs", type=int, default=10)
 parser.add_argument("--out", default="runs/googlenet", help="folder of the run")
-parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+parser.add_argument("--resume", action="store_true", help="resume the run in --out")
 options = parser.parse_args()
 
 torch.manual_seed(0)

@@ -137,7 +137,7 @@ def _row(name: str, evaluations: list[Evaluation]) -> dict[str, Any]:
 
 
 def _draw(path: Path, records: list[VideoRecord], scores: Mapping[str, list[npt.NDArray[np.float32]]]) -> None:
-    """Draw the scores over the planted importance, a row a video; nothing without matplotlib."""
+    """Draw the scores over the planted importance, one row per video; nothing without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -1,4 +1,4 @@
-"""Files: what may be read and written is checked before the work, and a file is whole at any moment.
+"""Files: what may be read and written is checked before the work, and a file is complete at any moment.
 
 A file is written under a temporary name in the same folder, brought to the disk, and renamed. Meanwhile, and for as
 long as :func:`locked` says, the target is locked against other processes.
@@ -42,7 +42,7 @@ _KINDS = {
 
 
 def check_input(path: str | os.PathLike[str]) -> Path:
-    """Refuse what is not a regular file or a link to one, so that reading it neither blocks nor goes on without end.
+    """Refuse what is not a regular file or a link to one, so that reading it neither blocks nor runs without end.
 
     Args:
         path: A file to read.

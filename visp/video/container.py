@@ -183,7 +183,7 @@ def iter_packets(
 
 
 def require_av() -> None:
-    """Refuse to go on without PyAV.
+    """Refuse to run without PyAV.
 
     Raises:
         ModuleNotFoundError: If it is not installed; the message says how to get it.
