@@ -42,7 +42,9 @@ def main() -> None:
     for precision in options.precisions:
         for checkpointed in (False, True):
             encoder = visp.encoders.AttentionPoolEncoder(videos.feature_dim)
-            pretrainer = visp.ViSPPretrainer(make_summarizer(), encoder, recompute=checkpointed, seed=0)
+            pretrainer = visp.ViSPPretrainer(
+                make_summarizer(), encoder, contrast="videos", recompute=checkpointed, seed=0
+            )
             pretrainer.to(options.device)
 
             def run(pretrainer: visp.ViSPPretrainer = pretrainer, precision: str = precision) -> None:

@@ -112,7 +112,7 @@ def computed(dataset: VideoDataset, batch_size: int) -> float:
     """Return the seconds of a training step."""
     summarizer = make_summarizer("csta", dataset.feature_dim, width=256)
     encoder = visp.encoders.AttentionPoolEncoder(dataset.feature_dim)
-    pretrainer = visp.ViSPPretrainer(summarizer, encoder, recompute=True, seed=0)
+    pretrainer = visp.ViSPPretrainer(summarizer, encoder, contrast="videos", recompute=True, seed=0)
     videos = [dataset[index] for index in range(batch_size)]
     start = time.perf_counter()
     pretrainer(videos).loss.backward()

@@ -71,7 +71,9 @@ def main() -> None:
         if not weights[-1].exists():
             torch.manual_seed(number)
             summarizer = LightSummarizer(videos.feature_dim)
-            pretrainer = ViSPPretrainer(summarizer, AttentionPoolEncoder(videos.feature_dim), seed=number)
+            pretrainer = ViSPPretrainer(
+                summarizer, AttentionPoolEncoder(videos.feature_dim), contrast="videos", seed=number
+            )
             pretrain(
                 pretrainer,
                 videos,

@@ -143,6 +143,7 @@ def make_pretrainers(model: str, modes: Sequence[str], number: int) -> dict[str,
         else:
             made[mode] = visp.ViSPPretrainer(
                 *parts,
+                contrast="videos",
                 sampler=KnownNoise(number),
                 size=visp.FixedSize(SIZE_WEIGHT),
                 binary_weight=BINARY_WEIGHT,

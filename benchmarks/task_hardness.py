@@ -77,7 +77,10 @@ def run(
     summarizer = CSTA(videos[0].shape[1], width=WIDTH)
     encoder: torch.nn.Module = AttentionPoolEncoder(videos[0].shape[1], scale=scale)
     pretrainer = visp.ViSPPretrainer(
-        summarizer, Noisy(encoder, noise) if noise else encoder, seed=seed, **{"size": TARGET, **options}
+        summarizer,
+        Noisy(encoder, noise) if noise else encoder,
+        seed=seed,
+        **{"contrast": "videos", "size": TARGET, **options},
     )
     items, batch_size = (_windows(frames), 2 * len(frames)) if windows else (frames, len(frames))
     an_epoch = math.ceil(len(items) / batch_size)

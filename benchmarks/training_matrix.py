@@ -94,7 +94,7 @@ def run(cell: Cell, out: Path, data: Sequence[str]) -> dict[str, Any]:
     standardized = StandardizedVideos(videos, standardization(videos))
     before = scores(summarizer, standardized)
     role: nn.Module = FrozenScores(summarizer, TARGET) if cell.frozen else summarizer
-    pretrainer = ViSPPretrainer(role, encoder, size=TARGET, seed=cell.seed)
+    pretrainer = ViSPPretrainer(role, encoder, contrast="videos", size=TARGET, seed=cell.seed)
     folder = out / "runs" / cell.name
     started = time.monotonic()
     pretrain(

@@ -107,7 +107,8 @@ def _one_seed(out: Path, seed: int, epochs: int, finetune_epochs: int, num_video
     found = {"untrained": evaluator(summarizer, split.test)}
     drawn = {"untrained": [predict(summarizer, record.features) for record in records[-3:]]}
 
-    pretrainer = ViSPPretrainer(summarizer, AttentionPoolEncoder(videos.feature_dim), seed=seed)
+    encoder = AttentionPoolEncoder(videos.feature_dim)
+    pretrainer = ViSPPretrainer(summarizer, encoder, contrast="videos", seed=seed)  # the fillers are shared by all
     pretrain(pretrainer, videos, epochs=epochs, batch_size=BATCH_SIZE, seed=seed, out_dir=out)
     found["ViSP"] = evaluator(summarizer, split.test)
     drawn["ViSP, no labels"] = [predict(summarizer, record.features) for record in records[-3:]]
