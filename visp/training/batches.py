@@ -14,6 +14,7 @@ from visp.data import collate_videos
 from visp.data.sampling import epoch_batches
 from visp.training.interruption import leave_signals_alone
 from visp.training.options import RunOptions
+from visp.utils.noise import keyed_generator, seed_of
 
 
 class Items(Protocol):
@@ -77,7 +78,7 @@ class Batches:
         """
         while step < num_steps:
             epoch, first = divmod(step, self.per_epoch)
-            generator = torch.Generator().manual_seed(_key((self.seed, epoch)))
+            generator = keyed_generator(self.seed, epoch)
             batches = epoch_batches(len(self.items), self.per_epoch, generator, lengths=self.lengths)[first:]
             parts = [np.array_split(batch, self.num_processes)[self.rank].tolist() for batch in batches]
             loader = DataLoader(
@@ -93,7 +94,7 @@ class Batches:
             loaded = iter(loader)
             for indices, part in zip(batches, parts, strict=True):
                 # Dropout's noise is keyed by step and process: a resumed run needs no random state of an earlier one.
-                torch.manual_seed(_key((self.seed, step, self.rank), purpose=1))
+                torch.manual_seed(seed_of(self.seed, step, self.rank, spawn_key=(1,)))
                 yield [self.names[index] for index in indices], self._next(loaded, part, step)
                 step += 1
 
@@ -108,8 +109,3 @@ class Batches:
                 f"no worker has brought the batch of step {step + 1} within {self.timeout:g} seconds; its videos: "
                 f"{names}. Look at their files, or raise worker_timeout"
             ) from error
-
-
-def _key(entropy: tuple[int, ...], *, purpose: int | None = None) -> int:
-    spawn_key = () if purpose is None else (purpose,)
-    return int(np.random.SeedSequence(entropy, spawn_key=spawn_key).generate_state(1, np.uint64)[0])

@@ -62,7 +62,12 @@ class Noise(nn.Module):
 
 def keyed_generator(*key: int) -> torch.Generator:
     """Return a generator on the CPU whose noise is independent for every key of whole numbers, each at least 0."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+    return torch.Generator().manual_seed(seed_of(*key))
+
+
+def seed_of(*key: int, spawn_key: tuple[int, ...] = ()) -> int:
+    """Return a seed of 64 bits for a key of whole numbers, each at least 0; another ``spawn_key`` gives another one."""
+    return int(np.random.SeedSequence(key, spawn_key=spawn_key).generate_state(1, np.uint64)[0])
 
 
 @contextmanager
