@@ -358,3 +358,12 @@ def test_an_epoch_is_judged_by_its_own_weights(
         run(other, videos, split, epochs=epochs)
         taus.append(evaluator(other, split.validation).tau)
     assert evaluator(summarizer, split.validation).tau == taus[result.epoch - 1] == max(taus)
+
+
+def test_a_frozen_part_of_a_summarizer_after_use_is_not_trained(videos: InMemoryDataset, split: Split) -> None:
+    summarizer = nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 1), nn.Flatten(0))
+    summarizer.eval()
+    visp.finetune(summarizer, videos, split, epochs=1, freeze=("0", "1"), progress=False)
+    moved = [int(summarizer[index].num_batches_tracked) > 0 for index in (0, 2)]
+    assert moved == [False, True]
+    assert not any(module.training for module in summarizer.modules())

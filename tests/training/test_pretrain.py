@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ import visp
 from tests.builders import LENGTHS, LinearSummarizer, MeanEncoder, make_videos
 from visp.data import InMemoryDataset
 from visp.data.synthetic import make_corpus
+from visp.encoders import AttentionPoolEncoder
 from visp.training.collapse import CollapseWarning, CollapseWatch
 from visp.weights import CheckpointError, load_state, save_state
 
@@ -493,6 +494,39 @@ def test_training_modes_are_put_back_module_by_module(fail_at: int | None) -> No
     except DiskError:
         assert fail_at is not None
     assert {name: module.training for name, module in pretrainer.named_modules()} == modes
+
+
+class WithNorm(nn.Module):
+    """A summarizer whose BatchNorm is a direct part of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(64)
+        self.score = nn.Linear(64, 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return cast("Tensor", self.score(self.norm(frames)).squeeze(-1))
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["itself", "adapted"])
+@pytest.mark.parametrize("run", ["pretrain", "finetune"])
+@pytest.mark.parametrize(("frozen", "after_use"), [(True, False), (False, False), (False, True)])
+def test_a_part_that_its_user_put_into_evaluation_mode_stays_there(
+    run: str, frozen: bool, after_use: bool, adapted: bool
+) -> None:
+    corpus = InMemoryDataset(make_corpus(8, num_shots=4, shot_length=(2, 3)))
+    module = WithNorm()
+    if frozen:
+        module.norm.eval()
+    if after_use:
+        module.eval()
+    summarizer = visp.adapt_summarizer(module) if adapted else module
+    if run == "pretrain":
+        objective = visp.ViSPPretrainer(summarizer, AttentionPoolEncoder(64))
+        visp.pretrain(objective, corpus, epochs=2, batch_size=8, standardize=False, progress=False)
+    else:
+        visp.finetune(summarizer, corpus, visp.data.Split(corpus.names, ()), epochs=2, progress=False)
+    assert (int(module.norm.num_batches_tracked) == 0) is frozen
 
 
 def test_no_gradient_is_left_behind() -> None:

@@ -112,6 +112,7 @@ def finetune(summarizer: nn.Module, dataset: VideoSource, split: Split, options:
             review=best.review,
             shown=best.shown,
             finish=best.finish,
+            wholes=[own_module(summarizer)],
             ended=best.ended,
         )
         execute(run)
@@ -214,13 +215,14 @@ def _frozen(summarizer: nn.Module, names: Sequence[str]) -> Iterator[None]:
             f"freeze: {type(own).__name__} has no submodule {', '.join(map(repr, unknown))}; it has "
             f"{', '.join(name for name in known if name)}"
         )
-    modules = [module for name in names for module in known[name].modules()]
-    modes = [(module, module.training) for module in modules]
+    modes = [(module, module.training) for module in own.modules()]
     parameters = [(each, each.requires_grad) for name in names for each in known[name].parameters()]
     for each, _ in parameters:
         each.requires_grad_(False)
-    for module in modules:
-        module.training = False
+    if not own.training:
+        own.train()
+    for name in names:
+        known[name].eval()
     try:
         yield
     finally:

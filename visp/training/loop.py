@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from visp.training.run_folder import RunFolder
 from visp.training.run_state import RunState
 from visp.training.step import LossOf, train_step
 from visp.utils import distributed
+from visp.utils.modes import training_mode
 
 _Result = TypeVar("_Result")
 
@@ -41,6 +42,7 @@ class Run:
         review: Looks at the metrics of each step before they are written, and returns them, maybe with more.
         shown: What the progress bar shows of the metrics.
         finish: Puts the weights to keep into the module and returns them; the checkpoint holds those of the last step.
+        wholes: The modules that their user sees as wholes; see :func:`visp.utils.modes.training_mode`.
         recorded: More for ``config.json``.
         ended: Whether the run ends before the last epoch, asked before every step.
     """
@@ -54,6 +56,7 @@ class Run:
     review: Callable[[dict[str, float]], dict[str, float]]
     shown: Callable[[Mapping[str, float]], dict[str, str]]
     finish: Callable[[], Weights]
+    wholes: Sequence[nn.Module] = ()
     recorded: Mapping[str, Any] = field(default_factory=dict)
     ended: Callable[[], bool] = lambda: False
 
@@ -93,7 +96,8 @@ def execute(run: Run) -> dict[str, float]:
 
     if state.num_processes > 1:
         distributed.share_state(state.module)
-    with torch.random.fork_rng(devices=devices), _training(state.module), _closing(folder):
+    modes = training_mode(state.module, *run.wholes)
+    with torch.random.fork_rng(devices=devices), modes, _tidied(state, folder):
         if folder is not None:
             checkpoint = _by_first(state, folder.open)
             if checkpoint is not None:
@@ -165,27 +169,10 @@ def _bar(run: Run, num_steps: int) -> Any:
 
 
 @contextmanager
-def _training(module: nn.Module) -> Iterator[None]:
-    """Put a module into training mode, and leave modes and gradients as they were.
-
-    Parts in evaluation mode within a model in training mode stay so, such as a frozen BatchNorm.
-    """
-    modes = [(each, each.training) for each in module.modules()]
-    for model in (module, *module.children()):
-        if not model.training:
-            model.train()
+def _tidied(state: RunState, folder: RunFolder | None) -> Iterator[None]:
     try:
         yield
     finally:
-        module.zero_grad()  # a loop of the user's own must not start on our last gradient
-        for each, was_training in modes:
-            each.training = was_training
-
-
-@contextmanager
-def _closing(folder: RunFolder | None) -> Iterator[None]:
-    try:
-        yield
-    finally:
+        state.module.zero_grad()  # a loop of the user's own must not start on our last gradient
         if folder is not None:
             folder.close()

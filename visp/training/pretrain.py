@@ -23,7 +23,7 @@ from visp.training.options import PretrainOptions, takes
 from visp.training.run_folder import content_hash, digest, run_folder
 from visp.training.run_state import RunState
 from visp.training.standardize import FrameFeatures, StandardizedVideos, choose
-from visp.weights import load_weights, own_state_dict, state_hash
+from visp.weights import load_weights, own_module, own_state_dict, state_hash
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
         review=review,
         shown=_shown,
         finish=finish,
+        wholes=[whole for part in module.children() for whole in (part, own_module(part))],
     )
     with (
         recomputing(objective, options, lengths, state.num_processes),
