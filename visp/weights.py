@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import stat
 import struct
 import zipfile
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from visp.adapters import AdaptedEncoder, AdaptedSummarizer
 from visp.inputs import Standardization, beside, carry
-from visp.utils.files import unfinished
+from visp.utils.files import one_line, shown, unfinished
 
 NAMES_SHOWN = 3
 
@@ -80,18 +81,18 @@ def load_state(path: str | os.PathLike[str], *, map_location: str | torch.device
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is no regular file, is damaged, cannot be loaded or holds no dict.
     """
+    name = shown(path)
     if not stat.S_ISREG(Path(path).stat().st_mode):
-        raise CheckpointError(f"{path} is not a file of weights: it is a folder, a pipe or a device")
+        raise CheckpointError(f"{name} is not a file of weights: it is a folder, a pipe or a device")
     try:
         with Path(path).open("rb") as file:
             _check_whole(file)
             file.seek(0)
             state = torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} is not a file of weights that torch can load: {reason}") from error
+        raise CheckpointError(f"{name} is not a file of weights that torch can load: {_reason(error)}") from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a state dict")
+        raise CheckpointError(f"{name} holds a {type(state).__name__}, expected a state dict")
     return state
 
 
@@ -218,7 +219,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], refusal: str) -> N
             missing, unexpected = result.missing_keys, result.unexpected_keys
         except (RuntimeError, TypeError, AttributeError) as error:
             _restore(module, before)
-            raise CheckpointError(f"{refusal}: {error}") from error
+            raise CheckpointError(f"{refusal}: {one_line(error)}") from error
     problems = {"missing": missing, "unexpected": unexpected, **problems}
     if any(problems.values()):
         _restore(module, before)
@@ -233,6 +234,14 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
             digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    """Return torch's reason in one line, without its advice to load the file unsafely."""
+    _, advice, reason = str(error).partition("WeightsUnpickler error: ")
+    if isinstance(error, pickle.UnpicklingError) and not advice:
+        return "it holds something else than tensors and plain values, or is damaged"
+    return one_line(ValueError((reason or str(error)).strip().partition("\n")[0] or type(error).__name__))
 
 
 def _check_whole(file: BinaryIO) -> None:

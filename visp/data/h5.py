@@ -15,8 +15,8 @@ import h5py
 from visp._version import __version__
 from visp.data.record import VideoRecord
 from visp.data.schema import GroupCheck, read_attributes, read_value
-from visp.data.stored import H5SchemaError, holds, lookup, names_of, one_line, reading
-from visp.utils.files import check_input, check_outputs, replacing
+from visp.data.stored import H5SchemaError, holds, lookup, names_of, reading
+from visp.utils.files import check_input, check_outputs, one_line, replacing
 
 __all__ = [
     "H5Contents",

@@ -82,7 +82,7 @@ class RunFolder:
         checkpoint = self.path / "checkpoint.pt"
         if not self.resume:
             return None
-        if any(self.path.iterdir()) and not checkpoint.exists():
+        if any(self.path.iterdir()) and not checkpoint.exists() and not self._without_a_step():
             raise CheckpointError(f"{self.path} is not empty and holds no checkpoint.pt to resume from")
         return load_state(checkpoint) if checkpoint.exists() else None
 
