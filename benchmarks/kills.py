@@ -30,9 +30,14 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+import torch._dynamo  # as the modules below, imported before commands are forked
 from torch import Tensor, nn
 
-from visp.cli import main as visp
+import visp.cli.learn
+import visp.studies.cross_validation
+import visp.summarizers
+import visp.training
+import visp.video
 from visp.data import make_splits, write_splits
 from visp.data.synthetic import write_corpus
 from visp.weights import load_state
@@ -146,7 +151,8 @@ def _run(words: list[str], folder: Path) -> None:
     for number, name in ((1, "output"), (2, "errors")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     torch.set_num_threads(1)
-    status = visp(words)
+    visp.cli.learn._STEPS = 40
+    status = visp.cli.main(words)
     gc.collect()
     sys.stdout.flush()
     os._exit(status)
@@ -207,7 +213,7 @@ def plain(value: Any) -> Any:
 
 def write_labelled(folder: Path) -> None:
     """Write an h5 file of videos with annotations, and folds."""
-    write_corpus(folder / "data.h5", num_videos=12, feature_dim=8, num_shots=4, shot_length=(1, 2), num_users=2)
+    write_corpus(folder / "data.h5", num_videos=12, feature_dim=8, num_shots=6, num_users=3)
     splits = make_splits([f"video_{number}" for number in range(1, 13)], folds=3)
     write_splits(folder / "splits.json", splits)
 
@@ -231,6 +237,7 @@ class Colours(nn.Module):
     """Maps images (B, 3, 224, 224) to features (B, 12)."""
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the mean colours of the quarters of each image."""
         return nn.functional.adaptive_avg_pool2d(images, 2).flatten(1) + torch.arange(12) / 10
 
 
@@ -248,14 +255,14 @@ _LABELS = f"--data data.h5 --splits splits.json --benchmark summe {_LEARN}"
 COMMANDS = {
     "pretrain": Command(
         write_labelled,
-        f"pretrain --data data.h5 --batch-size 4 --epochs 30 --ema-decay 0.9 --num-workers 1 --out run {_LEARN}",
+        f"pretrain --data data.h5 --batch-size 4 --epochs 8 --ema-decay 0.9 --workers 1 --out run {_LEARN}",
         "--resume",
         ("run",),
     ),
     "finetune": Command(
         write_labelled, f"finetune {_LABELS} --epochs 12 --select test --out run", "--resume", ("run",)
     ),
-    "crossval": Command(write_labelled, f"crossval {_LABELS} --epochs 4 --rounds 2 --out run", "", ("run",)),
+    "crossval": Command(write_labelled, f"crossval {_LABELS} --epochs 4 --out run", "", ("run",)),
     "features": Command(
         write_videos,
         "features videos --out corpus.h5 --fps 5 --extractor kills:colours --workers 1",
