@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +28,7 @@ from visp.studies.results import CrossValidation, Fold, read_fold
 from visp.training.finetune import finetune
 from visp.training.options import Select
 from visp.training.run_folder import digest, write_json
+from visp.utils.files import locked, parse_json, read_text
 from visp.utils.noise import seeded
 from visp.weights import (
     CheckpointError,
@@ -101,49 +103,52 @@ def cross_validate(
         evaluator.check([*split.validation, *split.test])
     folder = None if out_dir is None else Path(out_dir)
     if folder is not None:
-        _claim(
-            folder,
-            {
-                "summarizer": _describe(make_summarizer, seed),
-                "splits": digest([asdict(split) for split in splits]),
-                "videos": digest([list(dataset.names), list(dataset.lengths)]),
-                "data": _content_hash(dataset, evaluator),
-                "pretrained": [_fingerprint(start) for start in (starts if several else starts[:1])],
-                "select": select,
-                "seed": seed,
-                "evaluation": evaluator.describe(),
-                "options": {name: str(value) for name, value in sorted(options.items())},
-            },
-        )
-    folds = []
-    bar = tqdm(total=rounds * len(splits), unit="fold", desc="folds", disable=not progress, dynamic_ncols=True)
-    with bar:
-        for number, start in enumerate(starts):
-            for index, split in enumerate(splits):
-                place = None if folder is None else folder / f"round-{number}" / f"fold-{index}"
-                done = None if place is None else _finished(place)
-                if done is None:
-                    done = _run_fold(
-                        make_summarizer,
-                        start,
-                        dataset,
-                        split,
-                        number,
-                        index,
-                        seed + number,
-                        place,
-                        evaluator=evaluator,
-                        select=select,
-                        progress=progress,
-                        **options,
-                    )
-                folds.append(done)
-                bar.set_postfix(tau=f"{np.mean([fold.mean('tau') for fold in folds]):.3f}", refresh=False)
-                bar.update()
-    result = CrossValidation(tuple(folds), f"{evaluator.protocol}, {evaluator.benchmark}", select, folder)
-    if folder is not None:
-        write_json(folder / "results.json", result.to_json())
-    return result
+        folder.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if folder is None else locked(folder):
+        if folder is not None:
+            _claim(
+                folder,
+                {
+                    "summarizer": _describe(make_summarizer, seed),
+                    "splits": digest([asdict(split) for split in splits]),
+                    "videos": digest([list(dataset.names), list(dataset.lengths)]),
+                    "data": _content_hash(dataset, evaluator),
+                    "pretrained": [_fingerprint(start) for start in (starts if several else starts[:1])],
+                    "select": select,
+                    "seed": seed,
+                    "evaluation": evaluator.describe(),
+                    "options": {name: str(value) for name, value in sorted(options.items())},
+                },
+            )
+        folds = []
+        bar = tqdm(total=rounds * len(splits), unit="fold", desc="folds", disable=not progress, dynamic_ncols=True)
+        with bar:
+            for number, start in enumerate(starts):
+                for index, split in enumerate(splits):
+                    place = None if folder is None else folder / f"round-{number}" / f"fold-{index}"
+                    done = None if place is None else _finished(place)
+                    if done is None:
+                        done = _run_fold(
+                            make_summarizer,
+                            start,
+                            dataset,
+                            split,
+                            number,
+                            index,
+                            seed + number,
+                            place,
+                            evaluator=evaluator,
+                            select=select,
+                            progress=progress,
+                            **options,
+                        )
+                    folds.append(done)
+                    bar.set_postfix(tau=f"{np.mean([fold.mean('tau') for fold in folds]):.3f}", refresh=False)
+                    bar.update()
+        result = CrossValidation(tuple(folds), f"{evaluator.protocol}, {evaluator.benchmark}", select, folder)
+        if folder is not None:
+            write_json(folder / "results.json", result.to_json())
+        return result
 
 
 def _run_fold(
@@ -172,7 +177,10 @@ def _run_fold(
 
 def _finished(folder: Path) -> Fold | None:
     path = folder / "fold.json"
-    return read_fold(path) if path.exists() else None
+    if not path.exists():
+        return None
+    (folder / "checkpoint.pt").unlink(missing_ok=True)  # as where the run was not killed before it did so
+    return read_fold(path)
 
 
 def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
@@ -181,8 +189,8 @@ def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(fingerprint))
     if path.exists():
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+            there = parse_json(read_text(path))
+        except ValueError as error:
             raise CheckpointError(f"{path} is not JSON: {error}") from error
         if not isinstance(there, dict):
             raise CheckpointError(f"{path} is not of a cross-validation: it holds a {type(there).__name__}")
@@ -195,10 +203,11 @@ def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
             raise CheckpointError(
                 f"{path} is of another cross-validation, choose another folder: {'; '.join(differences)}"
             )
-    elif folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty and holds no cross-validation; choose another folder")
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in folder.glob(".visp-*"):  # of one that was killed while it wrote its settings
+            unfinished.unlink()
+        if any(folder.iterdir()):
+            raise FileExistsError(f"{folder} is not empty and holds no cross-validation; choose another folder")
         write_json(path, wanted)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from visp.inputs import Standardization, beside
 from visp.training.metrics_log import MetricsLog, summary_writer
 from visp.training.options import RunOptions
-from visp.utils.files import replacing
+from visp.utils.files import locked, replacing
 from visp.weights import CheckpointError, load_state, save_state
 
 _BEFORE_THE_FIRST_STEP = {"checkpoint.pt", "config.json", "metrics.jsonl"}
@@ -61,6 +62,7 @@ class RunFolder:
         self.resume = resume
         self.tensorboard = tensorboard
         self._log: MetricsLog | None = None
+        self._held = ExitStack()
         if tensorboard:
             summary_writer()  # refused before anything is written
 
@@ -70,15 +72,17 @@ class RunFolder:
         Raises:
             FileExistsError: If it is a file, or is not empty and ``resume`` is false. What a run left that did no step
                 does not count.
+            BlockingIOError: If another run is writing it.
             CheckpointError: If ``resume`` is true and it holds files but no checkpoint, or the checkpoint is not one.
         """
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{self.path} is a file, expected a folder for the run")
-        if self.path.exists() and any(self.path.iterdir()) and not self.resume and not self._without_a_step():
-            raise FileExistsError(f"{self.path} is not empty; resume the run in it, or choose another folder")
         self.path.mkdir(parents=True, exist_ok=True)
+        self._held.enter_context(locked(self.path))
         for unfinished in self.path.glob(".visp-*"):  # of a run that was killed while it saved
             unfinished.unlink()
+        if any(self.path.iterdir()) and not self.resume and not self._without_a_step():
+            raise FileExistsError(f"{self.path} is not empty; resume the run in it, or choose another folder")
         checkpoint = self.path / "checkpoint.pt"
         if not self.resume:
             return None
@@ -108,13 +112,14 @@ class RunFolder:
         save_state(dict(state), path)
 
     def close(self) -> None:
-        """Close the log."""
+        """Close the log, and let others write the folder."""
         if self._log is not None:
             self._log.close()
+        self._held.close()
 
     def _without_a_step(self) -> bool:
         log = self.path / "metrics.jsonl"
-        names = {path.name for path in self.path.iterdir() if not path.name.startswith(".visp-")}
+        names = {path.name for path in self.path.iterdir()}
         return names <= _BEFORE_THE_FIRST_STEP and (self.path / "config.json").exists() and not (
             log.exists() and log.read_bytes()
         )  # fmt: skip

@@ -109,9 +109,9 @@ class RunState:
         """
         if state.get("format") != self._format:
             raise CheckpointError(f"{source} is not a checkpoint of a {self.kind} run")
-        if wrong := self._malformed(state):
-            raise CheckpointError(f"{source} is damaged: it does not hold {', '.join(wrong)} as it should")
-        there = state["fingerprint"]
+        there = state.get("fingerprint")
+        if not isinstance(there, dict):
+            raise CheckpointError(f"{source} is damaged: it does not hold fingerprint as it should")
         differences = [
             f"{name} was {there.get(name)!r} and is {fingerprint.get(name)!r}"
             for name in dict.fromkeys([*fingerprint, *there])
@@ -119,6 +119,8 @@ class RunState:
         ]
         if differences:
             raise CheckpointError(f"{source} is of a run with other settings: {'; '.join(differences)}")
+        if wrong := self._malformed(state):
+            raise CheckpointError(f"{source} is damaged: it does not hold {', '.join(wrong)} as it should")
         load_into(self.module, state["module"], f"{source} is of another model")
         if self.average is not None:
             load_into(self.average, state["average"], f"{source}, its average of the weights, is of another model")
@@ -136,14 +138,14 @@ class RunState:
 
     def _malformed(self, state: Mapping[str, Any]) -> list[str]:
         """Return the entries of a checkpoint that do not have their form."""
-        dicts = ["fingerprint", "module", "optimizer", "scaler", "extra"] + ["average"] * (self.average is not None)
+        dicts = ["module", "optimizer", "scaler", "extra"] + ["average"] * (self.average is not None)
         wrong = [name for name in dicts if not isinstance(state.get(name), dict)]
         if not _is_count(state.get("step")):
             wrong.append("step")
         skipped = state.get("skipped")
         if not isinstance(skipped, list) or len(skipped) != 2 or not all(map(_is_count, skipped)):
             wrong.append("skipped")
-        if "extra" not in wrong and set(state["extra"]) != set(self.extra):
+        if "extra" not in wrong and not set(self.extra) <= set(state["extra"]):
             wrong.append("extra")
         return wrong
 
