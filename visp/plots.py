@@ -295,6 +295,41 @@ def plot_distribution(
     return _finished(ax)
 
 
+def plot_variants(
+    metrics: Mapping[str, float],
+    ax: Axes,
+    *,
+    xlabel: str,
+    errors: Mapping[str, float] | None = None,
+    levels: Mapping[str, float] | None = None,
+) -> Axes:
+    """Draw one metric of several variants, one below the other in the order given.
+
+    Args:
+        metrics: By name of the variant.
+        ax: Where to draw.
+        xlabel: Name of the metric.
+        errors: Half the length of each variant's bar, in the unit of the metric; nan for none.
+        levels: By name, what chance and people reach, as vertical lines; nan for none.
+
+    Returns:
+        The axes.
+    """
+    places = -np.arange(len(metrics))
+    bars = None if errors is None else np.nan_to_num([errors.get(name, math.nan) for name in metrics])
+    ax.errorbar(list(metrics.values()), places, xerr=bars, fmt="o", color=BLUE, capsize=3, linestyle="none")
+    drawn = {name: level for name, level in (levels or {}).items() if not math.isnan(level)}
+    for (name, level), style in zip(drawn.items(), cycle(_LINES[1:])):
+        ax.axvline(level, color="black", linestyle=style, linewidth=1, label=name)
+    ax.set_yticks(places, list(metrics))
+    ax.set_xlabel(xlabel)
+    ax.margins(y=0.5 / len(metrics))
+    ax.spines[["top", "right"]].set_visible(False)
+    if drawn:
+        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=1)
+    return ax
+
+
 def _smoothed(values: npt.NDArray[np.float64], smoothing: float) -> npt.NDArray[np.float64]:
     """Average the steps around each, with as many after it as before it where there are."""
     if not smoothing:

@@ -1,0 +1,150 @@
+"""``visp study ablation`` and the other studies of variants: data, runs, and where the report goes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visp.cli.options import FACTORY_HELP, Commands, add_command, default_folder, natural
+
+if TYPE_CHECKING:
+    from visp.studies.study import Labelled, Study, StudyResult, Variant
+
+_WHERE = (
+    "the field's files are eccv16_dataset_summe_google_pool5.h5 and eccv16_dataset_tvsum_google_pool5.h5, which the "
+    "READMEs of vsumm-reinforce, PGL-SUM and CSTA link to, and ydata-anno.tsv of TVSum's own release for --user-scores"
+)
+
+
+def add_commands(studies: Commands) -> None:
+    """Add the studies of variants, and the command that makes one of their runs again."""
+    add_command(studies, "ablation", _ablation, "Table 3: the default against variants of one part", _fill)
+    repeat = add_command(studies, "repeat", _repeat, "make a run of a study again, from its run.json")
+    repeat.add_argument("run", type=Path, metavar="RUN.JSON")
+    repeat.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the run")
+
+
+def _fill(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("videos").add_argument
+    add("--summe", metavar="FILE", help="annotated videos judged by SumMe's rules")
+    add("--tvsum", metavar="FILE", help="annotated videos judged by TVSum's rules")
+    add("--user-scores", metavar="FILE", help="TVSum's raw scores: ydata-anno.tsv or ydata-tvsum50.mat")
+    add("--summe-splits", metavar="FILE", help="split file; folds are drawn if not given")
+    add("--tvsum-splits", metavar="FILE", help="split file; folds are drawn if not given")
+    add("--folds", type=int, default=5, metavar="K", help="folds to draw where there is no split file")
+    add("--protocol", default="csta", choices=("csta", "otani", "msva", "scores"), help="rank correlation, see docs")
+    add("--pretrain-data", nargs="+", default=(), metavar="FILE", help="pretrain on these, not on the annotated videos")
+    add("--corpus", type=int, metavar="N", help="two embedded corpora of N videos each in place of files")
+    add("--stride", type=int, default=1, metavar="K", help="take every K-th sampled frame")
+    add = parser.add_argument_group("runs").add_argument
+    add("--summarizer", default="csta", metavar="NAME", help=f"csta, googlenet, transformer, {FACTORY_HELP}")
+    add("--encoder", default="attention", metavar="NAME", help=f"attention, csta, csta-literal, {FACTORY_HELP}")
+    add("--seeds", type=int, default=3, metavar="K", help="number of seeds, from 0")
+    add("--metric", default="tau", choices=("tau", "rho", "f_score"), help="what the figure shows")
+    unset = argparse.SUPPRESS  # the library decides
+    add("--epochs", type=int, default=unset, metavar="N", help="epochs of pretraining")
+    add("--batch-size", type=int, default=unset, metavar="N", help="videos per step of pretraining")
+    add("--lr", type=float, default=unset, metavar="X", help="learning rate of pretraining")
+    add("--contrast", default=unset, help="of all variants that do not say it themselves")
+    add("--size-target", type=float, default=unset, metavar="X", help="share to keep, likewise")
+    add("--finetune-epochs", type=int, default=unset, metavar="N", help="epochs of fine-tuning")
+    add("--finetune-lr", type=float, default=unset, metavar="X", help="learning rate of fine-tuning")
+    add("--select", default=unset, choices=("last", "validation", "test"), help="epoch of fine-tuning to keep")
+    add("--device", default=unset, help="torch device, such as cpu or cuda")
+    add("--jobs", type=natural, default=1, metavar="N", help="processes; the tables do not depend on it")
+    add("--cache", type=Path, metavar="DIR", help="folder of the runs, for several studies; <out>/runs if not given")
+    add("--out", type=Path, metavar="DIR", help="folder of the study, resumed where there is one")
+    parser.set_defaults(goes_on_with="the same command and --out {}")
+
+
+def _ablation(options: argparse.Namespace) -> None:
+    from visp.studies.ablation import NO_FSA, ablation, draw_variants
+
+    fsa = len(_labelled(options)) > 1
+    _run(options, "ablation", ablation(fsa=fsa), draw_variants, lambda result: "" if fsa else NO_FSA)
+
+
+def _repeat(options: argparse.Namespace) -> None:
+    import json
+
+    from visp.studies.runs import repeat
+
+    print(json.dumps(repeat(options.run, options.out), indent=2))
+
+
+def _run(
+    options: argparse.Namespace,
+    name: str,
+    variants: tuple[Variant, ...],
+    draw: Any,
+    more: Callable[[StudyResult], str] = lambda result: "",
+    values: Callable[[StudyResult], dict[str, Any]] = lambda result: {},
+    **changed: Any,
+) -> None:
+    from visp.studies.report import write_report
+    from visp.studies.study import run_study
+
+    study = _study(options, name, variants, **changed)
+    result = run_study(study, options.out, cache=options.cache, jobs=options.jobs)
+    print(write_report(result, options.out, draw=draw, more=more(result), more_values=values(result)))
+    print(f"\nwritten: {options.out}")
+
+
+def _study(options: argparse.Namespace, name: str, variants: tuple[Variant, ...], **changed: Any) -> Study:
+    from visp.studies.study import Study
+
+    def given(**names: str) -> dict[str, Any]:
+        return {to: getattr(options, name) for name, to in names.items() if hasattr(options, name)}
+
+    labelled = _labelled(options)
+    return Study(
+        name,
+        variants,
+        labelled,
+        tuple(options.pretrain_data),
+        tuple(range(options.seeds)),
+        options.summarizer,
+        options.encoder,
+        {**given(contrast="contrast", size_target="size"), **changed.pop("objective", {})},
+        given(epochs="epochs", batch_size="batch_size", lr="lr", device="device"),
+        given(finetune_epochs="epochs", finetune_lr="lr", select="select", device="device"),
+        options.metric,
+        options.stride,
+        **changed,
+    )
+
+
+def _labelled(options: argparse.Namespace) -> tuple[Labelled, ...]:
+    """Return the annotated videos; refuse files that are not there, and say which the field has."""
+    from visp.studies.runs import USER_SUMMARY
+    from visp.studies.study import Labelled
+
+    options.out = options.out or default_folder(f"study-{options.study}")
+    if options.corpus is not None:
+        options.summe, options.tvsum = (_corpus(options, number) for number in (1, 2))
+        options.user_scores = USER_SUMMARY
+    files = (options.summe, options.tvsum, options.summe_splits, options.tvsum_splits, *options.pretrain_data)
+    missing = [path for path in files if path is not None and not Path(path).exists()]
+    if missing or not (options.summe or options.tvsum or options.pretrain_data):
+        what = f"no such file: {', '.join(missing)}" if missing else "expected --summe, --tvsum or --pretrain-data"
+        raise FileNotFoundError(f"{what}; {_WHERE}; --corpus N takes embedded corpora instead")
+    found = []
+    if options.summe:
+        found.append(Labelled(options.summe, "summe", options.protocol, None, options.summe_splits, options.folds))
+    if options.tvsum:
+        scores = options.user_scores
+        found.append(Labelled(options.tvsum, "tvsum", options.protocol, scores, options.tvsum_splits, options.folds))
+    return tuple(found)
+
+
+def _corpus(options: argparse.Namespace, number: int) -> str:
+    """Write an embedded corpus into the folder of the study, if it is not there, and return its path."""
+    from visp.data.synthetic import write_corpus
+
+    path = Path(options.out, f"corpus_{number}.h5")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_corpus(path, num_videos=options.corpus, seed=number)
+    return str(path)
