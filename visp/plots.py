@@ -318,14 +318,14 @@ def plot_variants(
     places = -np.arange(len(metrics))
     bars = None if errors is None else np.nan_to_num([errors.get(name, math.nan) for name in metrics])
     ax.errorbar(list(metrics.values()), places, xerr=bars, fmt="o", color=BLUE, capsize=3, linestyle="none")
-    drawn = {name: level for name, level in (levels or {}).items() if not math.isnan(level)}
-    for (name, level), style in zip(drawn.items(), cycle(_LINES[1:])):
-        ax.axvline(level, color="black", linestyle=style, linewidth=1, label=name)
+    for (name, level), style in zip((levels or {}).items(), cycle(_LINES[1:])):
+        if not math.isnan(level):
+            ax.axvline(level, color="black", linestyle=style, linewidth=1, label=name)
     ax.set_yticks(places, list(metrics))
     ax.set_xlabel(xlabel)
     ax.margins(y=0.5 / len(metrics))
     ax.spines[["top", "right"]].set_visible(False)
-    if drawn:
+    if levels:
         ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=1)
     return ax
 

@@ -24,6 +24,7 @@ from visp.cli.options import (
     new_summarizer,
     open_videos,
 )
+from visp.eval.protocols import BENCHMARKS, PROTOCOLS
 
 if TYPE_CHECKING:
     from visp.data import Split, VideoDataset
@@ -99,8 +100,8 @@ def _add_splits(parser: argparse.ArgumentParser) -> None:
 
 def _add_protocol(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--protocol", default="csta", choices=("csta", "otani", "msva", "scores"), help="rank correlation, see docs")
-    add("--benchmark", required=True, choices=("summe", "tvsum"), help="whose rules hold")
+    add("--protocol", default="csta", choices=PROTOCOLS, help="rank correlation, see docs")
+    add("--benchmark", required=True, choices=BENCHMARKS, help="whose rules hold")
     add("--user-scores", metavar="FILE", help="TVSum's raw scores: ydata-anno.tsv or ydata-tvsum50.mat")
     add(
         "--segment-length",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visp.cli.options import FACTORY_HELP, Commands, add_command, default_folder, natural
+from visp.eval.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from visp.studies.study import Labelled, Study, StudyResult, Variant
@@ -21,6 +22,11 @@ _WHERE = (
 def add_commands(studies: Commands) -> None:
     """Add the studies of variants, and the command that makes one of their runs again."""
     add_command(studies, "ablation", _ablation, "Table 3: the default against variants of one part", _fill)
+    add_command(studies, "search", _search, "Table 1, Figures 4 and 5: temperature and penalties", _fill_search)
+    add_command(studies, "batch-size", _batch_size, "Figure 3: videos per step of pretraining", _fill_batch_size)
+    add_command(studies, "scaling", _scaling, "Figure 7: how many videos, and whose, are pretrained on", _fill_scaling)
+    add_command(studies, "significance", _significance, "Figure 6: rounds with and without pretraining, tested", _fill)
+    add_command(studies, "diversity", _diversity, "Section 4.4: what summaries drawn from the scores cover", _fill)
     repeat = add_command(studies, "repeat", _repeat, "make a run of a study again, from its run.json")
     repeat.add_argument("run", type=Path, metavar="RUN.JSON")
     repeat.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the run")
@@ -34,7 +40,7 @@ def _fill(parser: argparse.ArgumentParser) -> None:
     add("--summe-splits", metavar="FILE", help="split file; folds are drawn if not given")
     add("--tvsum-splits", metavar="FILE", help="split file; folds are drawn if not given")
     add("--folds", type=int, default=5, metavar="K", help="folds to draw where there is no split file")
-    add("--protocol", default="csta", choices=("csta", "otani", "msva", "scores"), help="rank correlation, see docs")
+    add("--protocol", default="csta", choices=PROTOCOLS, help="rank correlation, see docs")
     add("--pretrain-data", nargs="+", default=(), metavar="FILE", help="pretrain on these, not on the annotated videos")
     add("--corpus", type=int, metavar="N", help="two embedded corpora of N videos each in place of files")
     add("--stride", type=int, default=1, metavar="K", help="take every K-th sampled frame")
@@ -59,6 +65,79 @@ def _fill(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(goes_on_with="the same command and --out {}")
 
 
+def _fill_search(parser: argparse.ArgumentParser) -> None:
+    _fill(parser)
+    add = parser.add_argument_group("the search").add_argument
+    add("--points", type=int, default=16, metavar="N", help="points of the Sobol sequence, a power of two")
+    add("--sampler", default="concrete", choices=("concrete", "sigmoid"), help="sigmoid for Figure 5")
+    add(
+        "--objective",
+        default="fine-tuned",
+        choices=("fine-tuned", "before", "identification"),
+        help="what is looked for; identification needs no label",
+    )
+
+
+def _fill_batch_size(parser: argparse.ArgumentParser) -> None:
+    _fill(parser)
+    parser.add_argument("--sizes", type=int, nargs="+", default=(4, 8, 16, 32), metavar="N", help="videos per step")
+
+
+def _fill_scaling(parser: argparse.ArgumentParser) -> None:
+    _fill(parser)
+    add = parser.add_argument_group("the videos to pretrain on").add_argument
+    add("--shares", type=float, nargs="+", default=(0.25, 0.5, 1.0), metavar="X", help="shares of them, in (0, 1]")
+    add("--out-domain", nargs="+", default=(), metavar="FILE", help="h5 files of videos of other kinds")
+    add("--with-test-videos", action="store_true", help="also shares that may hold test videos, marked as such")
+
+
+def _search(options: argparse.Namespace) -> None:
+    from functools import partial
+
+    from visp.studies.search import best_points, draw_search, sobol_points
+
+    if hasattr(options, "size_target"):
+        raise ValueError("--size-target: the search varies the weight of the size penalty instead")
+    points = sobol_points(options.points, sampler=options.sampler)
+    draw = partial(draw_search, objective=options.objective)
+    _run(options, "search", points, draw, lambda result: best_points(result, options.objective))
+
+
+def _batch_size(options: argparse.Namespace) -> None:
+    from visp.studies.batch_size import batch_sizes, draw_batch_sizes
+
+    _run(options, "batch-size", batch_sizes(options.sizes), draw_batch_sizes, needs_labels=True)
+
+
+def _scaling(options: argparse.Namespace) -> None:
+    from visp.studies.scaling import draw_scales, scales
+
+    chosen = scales(options.shares, out_domain=tuple(options.out_domain), with_test_videos=options.with_test_videos)
+    _run(options, "scaling", chosen, draw_scales, needs_labels=True)
+
+
+def _significance(options: argparse.Namespace) -> None:
+    from visp.studies.rounds import WITH_AND_WITHOUT, comparisons_json, comparisons_text, draw_rounds
+
+    _run(options, "significance", WITH_AND_WITHOUT, draw_rounds, comparisons_text, comparisons_json, needs_labels=True)
+
+
+def _diversity(options: argparse.Namespace) -> None:
+    from visp.studies.diversity import diversity, diversity_text, draw_diversity
+    from visp.studies.rounds import WITH_AND_WITHOUT
+
+    found: dict[str, Any] = {}
+
+    def measure(result: StudyResult) -> str:
+        found.update(diversity(result, options.cache or options.out / "runs"))
+        return diversity_text(found)
+
+    def draw(result: StudyResult, figure: Any) -> None:
+        draw_diversity(found, figure)
+
+    _run(options, "diversity", WITH_AND_WITHOUT, draw, measure, lambda result: {"diversity": found}, needs_labels=True)
+
+
 def _ablation(options: argparse.Namespace) -> None:
     from visp.studies.ablation import NO_FSA, ablation, draw_variants
 
@@ -81,38 +160,39 @@ def _run(
     draw: Any,
     more: Callable[[StudyResult], str] = lambda result: "",
     values: Callable[[StudyResult], dict[str, Any]] = lambda result: {},
-    **changed: Any,
+    *,
+    needs_labels: bool = False,
 ) -> None:
     from visp.studies.report import write_report
     from visp.studies.study import run_study
 
-    study = _study(options, name, variants, **changed)
+    study = _study(options, name, variants)
+    if needs_labels and not study.labelled:
+        raise ValueError(f"visp study {name} compares with labels: expected --summe or --tvsum; {_WHERE}")
     result = run_study(study, options.out, cache=options.cache, jobs=options.jobs)
     print(write_report(result, options.out, draw=draw, more=more(result), more_values=values(result)))
     print(f"\nwritten: {options.out}")
 
 
-def _study(options: argparse.Namespace, name: str, variants: tuple[Variant, ...], **changed: Any) -> Study:
+def _study(options: argparse.Namespace, name: str, variants: tuple[Variant, ...]) -> Study:
     from visp.studies.study import Study
 
     def given(**names: str) -> dict[str, Any]:
         return {to: getattr(options, name) for name, to in names.items() if hasattr(options, name)}
 
-    labelled = _labelled(options)
     return Study(
         name,
         variants,
-        labelled,
+        _labelled(options),
         tuple(options.pretrain_data),
         tuple(range(options.seeds)),
         options.summarizer,
         options.encoder,
-        {**given(contrast="contrast", size_target="size"), **changed.pop("objective", {})},
+        given(contrast="contrast", size_target="size"),
         given(epochs="epochs", batch_size="batch_size", lr="lr", device="device"),
         given(finetune_epochs="epochs", finetune_lr="lr", select="select", device="device"),
         options.metric,
         options.stride,
-        **changed,
     )
 
 

@@ -7,6 +7,7 @@ paths do not count. ``run.json`` in its folder holds all of it, and :func:`repea
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import multiprocessing
 import os
@@ -164,6 +165,12 @@ def objective_options(plain: Mapping[str, Any]) -> dict[str, Any]:
     if (weight := chosen.pop("size_weight", None)) is not None:
         chosen["size"] = FixedSize(weight)
     return chosen
+
+
+def without_defaults(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out options that are the pretrainer's own defaults, so that saying them makes no other run."""
+    defaults = inspect.signature(ViSPPretrainer).parameters
+    return {name: value for name, value in plain.items() if name not in defaults or defaults[name].default != value}
 
 
 def carry_out(

@@ -33,6 +33,7 @@ from visp.studies.runs import (
     evaluator_of,
     key,
     logits_of,
+    without_defaults,
 )
 from visp.training.run_folder import write_json
 from visp.utils.files import locked
@@ -282,7 +283,7 @@ class _Known:
             variant.summarizer or study.summarizer,
             variant.encoder or study.encoder,
             "visp" if variant.kind == "visp" else "pseudo-summaries",
-            {} if variant.kind == "pseudo-summaries" else {**study.objective, **variant.objective},
+            {} if variant.kind == "pseudo-summaries" else without_defaults({**study.objective, **variant.objective}),
             {**study.training, **variant.training},
             seed,
         )
