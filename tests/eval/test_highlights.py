@@ -19,7 +19,7 @@ from visp.eval.highlights import (
 
 
 def literal_precision(scores: list[float], relevant: list[bool]) -> float:
-    """Average precision of distinct scores, from its definition: mean over relevant items of precision at their rank."""
+    """Average precision of distinct scores by its definition: the mean of the precisions at the relevant ranks."""
     order = sorted(range(len(scores)), key=lambda item: -scores[item])
     hits, precisions = 0, []
     for rank, item in enumerate(order, start=1):
