@@ -338,6 +338,15 @@ def test_compare_is_welchs_test() -> None:
     assert found.rounds == (3, 4)
 
 
+def test_the_effect_size_is_hedges_g() -> None:
+    a, b = [0.1, 0.2, 0.15], [0.3, 0.25, 0.5]
+    pooled = np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2)
+    assert compare(a, b).effect_size == pytest.approx((np.mean(b) - np.mean(a)) / pooled * (1 - 3 / 15))
+    assert "Hedges' g = " in str(compare(a, b))
+    assert compare([1.0, 1.0], [2.0, 2.0]).effect_size == float("inf")
+    assert compare([1.0, 1.0], [1.0, 1.0]).effect_size == 0
+
+
 def test_compare_takes_a_side_without_spread() -> None:
     found = compare([0.1, 0.1, 0.1], [0.3, 0.4])
     assert found.t == pytest.approx(0.25 / np.sqrt(0.005 / 2))

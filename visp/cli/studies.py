@@ -27,6 +27,9 @@ def add_commands(studies: Commands) -> None:
     add_command(studies, "scaling", _scaling, "Figure 7: how many videos, and whose, are pretrained on", _fill_scaling)
     add_command(studies, "significance", _significance, "Figure 6: rounds with and without pretraining, tested", _fill)
     add_command(studies, "diversity", _diversity, "Section 4.4: what summaries drawn from the scores cover", _fill)
+    add_command(
+        studies, "table", _table, "Table 2: summarizers with and without ViSP, beside published ones", _fill_table
+    )
     repeat = add_command(studies, "repeat", _repeat, "make a run of a study again, from its run.json")
     repeat.add_argument("run", type=Path, metavar="RUN.JSON")
     repeat.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the run")
@@ -89,6 +92,20 @@ def _fill_scaling(parser: argparse.ArgumentParser) -> None:
     add("--shares", type=float, nargs="+", default=(0.25, 0.5, 1.0), metavar="X", help="shares of them, in (0, 1]")
     add("--out-domain", nargs="+", default=(), metavar="FILE", help="h5 files of videos of other kinds")
     add("--with-test-videos", action="store_true", help="also shares that may hold test videos, marked as such")
+
+
+def _fill_table(parser: argparse.ArgumentParser) -> None:
+    _fill(parser)
+    parser.add_argument(
+        "--summarizers", nargs="+", default=("csta", "googlenet"), metavar="NAME", help="in place of --summarizer"
+    )
+
+
+def _table(options: argparse.Namespace) -> None:
+    from visp.studies.ablation import draw_variants
+    from visp.studies.table import best_rounds, with_and_without
+
+    _run(options, "table", with_and_without(options.summarizers), draw_variants, best_rounds, needs_labels=True)
 
 
 def _search(options: argparse.Namespace) -> None:
