@@ -110,6 +110,7 @@ def add_summarizer(parser: argparse.ArgumentParser, *, device: bool = True) -> N
     parser.add_argument(
         "--summarizer", default="csta", metavar="NAME", help=f"csta, googlenet, transformer, {FACTORY_HELP}"
     )
+    parser.add_argument("--width", type=int, metavar="N", help="width of a built-in summarizer, its own if not given")
     if device:
         parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
 
@@ -153,7 +154,7 @@ def new_summarizer(options: argparse.Namespace, feature_dim: int) -> nn.Module:
     """Make the summarizer of ``--summarizer``, untrained, on ``--device``."""
     from visp.factory import make_summarizer
 
-    return make_summarizer(options.summarizer, feature_dim).to(getattr(options, "device", "cpu"))
+    return make_summarizer(options.summarizer, feature_dim, width=options.width).to(getattr(options, "device", "cpu"))
 
 
 def check_device(options: argparse.Namespace) -> None:
