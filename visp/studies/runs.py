@@ -337,11 +337,12 @@ def _pretrain(run: Pretraining, folder: Path) -> dict[str, Any]:
         summarizer = make_summarizer(run.summarizer, videos.feature_dim)
         encoder = make_encoder(run.encoder, videos.feature_dim)
     options: dict[str, Any] = {"seed": run.seed, "out_dir": folder / "run", "resume": True, "progress": False}
+    training = {"controls": False, **run.training}  # variants are the controls of each other
     if run.kind == "visp":
         pretrainer = ViSPPretrainer(summarizer, encoder, seed=run.seed, **objective_options(run.objective))
-        pretrain(pretrainer, videos, **run.training, **options)
+        pretrain(pretrainer, videos, **training, **options)
     else:
-        pretrain(PseudoSummaryPretrainer(summarizer), KnapsackSummaries(videos), **run.training, **options)
+        pretrain(PseudoSummaryPretrainer(summarizer), KnapsackSummaries(videos), **training, **options)
     (folder / "run" / "checkpoint.pt").unlink(missing_ok=True)  # the run is done, and its weights are in weights.pt
     logits = _logits(summarizer.cpu(), videos)
     with replacing(folder / "logits.h5") as file, h5py.File(file, "w") as written:

@@ -20,8 +20,8 @@ from visp._version import __version__
 from visp.data import Split, VideoDataset, make_splits, read_splits
 from visp.eval.metrics import Metric, mean_defined
 from visp.eval.protocols import Benchmark, Protocol, protocol_form
+from visp.eval.rank import agreement
 from visp.studies.cross_validation import CrossValidationOptions
-from visp.studies.cues import agreement
 from visp.studies.results import CrossValidation, Fold
 from visp.studies.runs import (
     USER_SUMMARY,
