@@ -107,6 +107,7 @@ def plot_saliency(
     if thumbnails:
         top = _draw_thumbnails(thumbnails, ax, length)
     ax.set(xlim=(-0.5, length - 0.5), ylim=(1 - len(rows), top), xlabel="sampled frame")
+    ax.locator_params(axis="x", integer=True)
     ax.set_yticks([0.4 - number for number in range(len(rows))], list(rows))
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)

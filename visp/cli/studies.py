@@ -30,6 +30,7 @@ def add_commands(studies: Commands) -> None:
     add_command(
         studies, "table", _table, "Table 2: summarizers with and without ViSP, beside published ones", _fill_table
     )
+    add_command(studies, "saliency", _saliency, "Figure 8: what models and users find important", _fill_saliency)
     repeat = add_command(studies, "repeat", _repeat, "make a run of a study again, from its run.json")
     repeat.add_argument("run", type=Path, metavar="RUN.JSON")
     repeat.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the run")
@@ -106,6 +107,57 @@ def _table(options: argparse.Namespace) -> None:
     from visp.studies.table import best_rounds, with_and_without
 
     _run(options, "table", with_and_without(options.summarizers), draw_variants, best_rounds, needs_labels=True)
+
+
+def _fill_saliency(parser: argparse.ArgumentParser) -> None:
+    from visp.cli.options import add_data, add_summarizer
+
+    add_data(parser, "h5 file with the video's features")
+    add_summarizer(parser, device=False)
+    add = parser.add_argument
+    add("--video", required=True, metavar="NAME", help="name of the video in the file")
+    add(
+        "--weights",
+        nargs="+",
+        required=True,
+        metavar="NAME=FILE",
+        help="weights of the summarizer by name of their row",
+    )
+    add("--video-file", metavar="FILE", help="the video itself, for thumbnails")
+    add("--share", type=float, default=0.15, metavar="X", help="share of each row in the strong colour")
+    add("--out", type=Path, required=True, metavar="FILE", help="the figure, .png or .pdf")
+
+
+def _saliency(options: argparse.Namespace) -> None:
+    from matplotlib.figure import Figure
+
+    from visp.cli.options import open_videos
+    from visp.factory import make_summarizer
+    from visp.studies.saliency import draw_saliency, saliency_rows, thumbnails
+    from visp.utils.files import check_outputs, replacing
+    from visp.weights import load_weights
+
+    check_outputs(options.out, overwrite=True)
+    videos = open_videos(options)
+    models = {}
+    for given in options.weights:
+        name, equals, path = given.partition("=")
+        if not equals:
+            raise ValueError(f"--weights {given}: expected NAME=FILE")
+        models[name] = make_summarizer(options.summarizer, videos.feature_dim)
+        load_weights(models[name], path)
+    rows = saliency_rows(videos, options.video, models)
+    images = None
+    if options.video_file is not None:
+        picks = videos.record(videos.names.index(options.video)).picks
+        if picks is None:
+            raise ValueError(f"{options.video} has no picks, which say where its frames are in the video")
+        images = thumbnails(options.video_file, picks, next(iter(rows.values())))
+    figure = Figure(layout="constrained")
+    draw_saliency(rows, figure, share=options.share, images=images)
+    with replacing(options.out) as file:
+        figure.savefig(file, dpi=150, format=options.out.suffix.removeprefix(".") or "png")
+    print(f"drawn: {options.out}")
 
 
 def _search(options: argparse.Namespace) -> None:
