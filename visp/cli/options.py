@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser, options: type[Any], *, leave_ou
     """Add a flag for each field of a class of options (:mod:`visp.training.options`)."""
     from visp.training.options import described, vars_for_hints
 
-    types = get_type_hints(options, vars_for_hints())
+    types = get_type_hints(options, vars_for_hints(options))
     for field in described(options):
         flag = field.metadata["flag"]
         if flag is None or field.name in leave_out:
@@ -96,7 +96,7 @@ def _parsing(name: str, kind: Any, default: object, least: float | None) -> dict
         return {"type": float, "metavar": "X"}
     if int in kinds:
         return {"type": natural if least == 0 else int, "metavar": "N"}
-    return {"metavar": "FILE" if name == "weights" else name.upper()}
+    return {"metavar": "FILE" if name in ("weights", "pretrained") else name.upper()}
 
 
 def add_data(parser: argparse.ArgumentParser, help_text: str) -> None:

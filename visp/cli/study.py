@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visp.cli.options import Commands, add_command
+from visp.cli.studies import add_commands as add_variants
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +41,7 @@ def add_commands(commands: Commands) -> None:
         help="training steps of the encoder that measures identification; 0 leaves the measure out",
     )
     add("--json", type=Path, metavar="FILE", help="write the table there too")
+    add_variants(studies)
 
 
 def _controls(options: argparse.Namespace) -> None:
