@@ -81,6 +81,9 @@ def test_without_weights_it_learns_on_the_video_and_keeps_the_run(command: Comma
         [shot["score"] for shot in found["shots"]], abs=1e-4
     )
     loaded = visp.load(run)
+    loaded.save_pretrained("shared")
+    rebuilt = visp.load("shared", extractor=loaded.extractor)
+    assert rebuilt.predict("clip.mp4", fps=8) == pytest.approx(loaded.predict("clip.mp4", fps=8))
     scores = loaded.predict("clip.mp4", fps=8)
     assert scores.shape == (64,)
     summary = loaded.summarize("clip.mp4", "loaded.mp4", fps=8)
@@ -253,15 +256,20 @@ def test_names_reach_the_terminal_escaped(command: Command) -> None:
     assert not {"\x1b", "\u202e"} & set(printed + errors)
 
 
-@pytest.mark.parametrize("config", [None, "[", "[]", "{}", '{"summarize": {"summarizer": 5}}', '{"summarize": 5}'])
+@pytest.mark.parametrize(
+    "config", [None, "[", "[]", '{"summarizer": 5}', '{"features": 5}', '{"visp": {"summarizer": "os:abort"}}']
+)
 def test_what_is_no_folder_of_a_run_is_refused_in_one_line(tmp_path: Path, config: str | None) -> None:
     if config is not None:
         (tmp_path / "config.json").write_text(config)
-    with pytest.raises(ValueError, match="says which summarizer a run trained"):
+    with pytest.raises(ValueError, match="says what a run trained"):
         visp.load(tmp_path)
-    (tmp_path / "config.json").write_text('{"command_line": {"summarizer": "csta"}}')
-    with pytest.raises(ValueError, match=r"no weights\.pt"):
+    (tmp_path / "config.json").write_text('{"summarizer": "csta"}')
+    with pytest.raises(ValueError, match=r"holds no weights\.pt"):
         visp.load(tmp_path)
     (tmp_path / "weights.pt").write_bytes(b"")
     with pytest.raises(ValueError, match="does not say how its features were made"):
+        visp.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"summarizer": "csta", "features": {"extractor": "os:abort"}}')
+    with pytest.raises(ValueError, match="features are those of os:abort: give extractor"):
         visp.load(tmp_path)

@@ -19,7 +19,9 @@ from visp.cli.options import (
     default_folder,
     given,
     given_options,
+    name_summarizer,
     open_videos,
+    where_weights_are,
 )
 from visp.cli.video import with_features
 
@@ -79,6 +81,7 @@ def _pretrain(options: argparse.Namespace) -> None:
 
     check_resume(options)
     check_device(options)
+    name_summarizer(options, getattr(options, "weights", None))
     with torchrun_processes(getattr(options, "device", "cpu")) as device:
         _pretrain_on(device, options)
 
@@ -113,7 +116,7 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
     if hasattr(options, "temperature"):
         chosen["sampler"] = SAMPLERS[chosen.get("sampler", "concrete")](options.temperature)
     pretrainer = ViSPPretrainer(summarizer, encoder, **chosen, seed=seed)
-    config = {"command_line": given(options), "visp_version": __version__}
+    config = {"summarizer": options.summarizer, "command_line": given(options), "visp_version": __version__}
     result = pretrain(pretrainer, dataset, **{**run_options, "device": device, "out_dir": out, "config": config})
     if not is_first():
         return
@@ -124,7 +127,7 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
         )
     else:
         print(f"step {result.steps}: nothing left to do")
-    print(f"the summarizer's weights: {out / 'weights.pt'}")
+    print(where_weights_are(out))
     if result.standardized == "carried":
         print(f"they are for standardized features: keep {out / 'weights.standardization.pt'} beside them")
 

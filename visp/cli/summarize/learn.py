@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor, nn
+
+    from visp.video import Extractor
 
 _STEPS = 200
 """Steps of a run, enough on videos of minutes to hours."""
@@ -19,14 +22,13 @@ _FEWEST = 16
 """Sampled frames from which there is something to compare."""
 
 
-def learn(features: Sequence[Tensor], folder: Path, extractor: dict[str, str], device: torch.device) -> nn.Module:
+def learn(found: Sequence[npt.NDArray[np.float32]], folder: Path, extractor: Extractor) -> nn.Module:
     """Train the light built-in summarizer on features of videos, each compared with itself; without labels.
 
     Args:
-        features: (T, d) features of each video.
+        found: (T, d) features of each video.
         folder: The run's folder.
-        extractor: How the features were made, to record.
-        device: Where to train.
+        extractor: What made them; the summarizer learns on its device.
 
     Returns:
         The summarizer.
@@ -42,21 +44,25 @@ def learn(features: Sequence[Tensor], folder: Path, extractor: dict[str, str], d
     from visp.summarizers import Transformer
     from visp.training import pretrain
 
+    features = [torch.from_numpy(video) for video in found]
     pieces = _pieces(features)
     total, width = sum(map(len, features)), int(features[0].shape[1])
     torch.manual_seed(0)
-    objective = ViSPPretrainer(Transformer(width), AttentionPoolEncoder(width), contrast="windows", seed=0).to(device)
+    objective = ViSPPretrainer(Transformer(width), AttentionPoolEncoder(width), contrast="windows", seed=0).to(
+        extractor.device
+    )
     batch_size = min(8, len(pieces))
     epochs = -(-_STEPS // -(-len(pieces) // batch_size))
-    seconds = _seconds_per_step(objective, [piece.to(device) for piece in pieces[:batch_size]]) * _STEPS
+    seconds = _seconds_per_step(objective, [piece.to(extractor.device) for piece in pieces[:batch_size]]) * _STEPS
     print(
         f"learning from {total} sampled frames of {_videos(len(features))}, without labels: about {_duration(seconds)}",
         flush=True,
     )
-    config: dict[str, Any] = {"summarizer": "transformer", "feature_dim": width, "extractor": extractor}
+    made_with = extractor.provenance
+    config = {"summarizer": "transformer", "extractor": made_with["extractor"], "features": made_with}
     torch.manual_seed(0)
     summarizer = Transformer(width)
-    objective = ViSPPretrainer(summarizer, AttentionPoolEncoder(width), contrast="windows", seed=0).to(device)
+    objective = ViSPPretrainer(summarizer, AttentionPoolEncoder(width), contrast="windows", seed=0).to(extractor.device)
     pretrain(
         objective,
         pieces,
@@ -64,7 +70,7 @@ def learn(features: Sequence[Tensor], folder: Path, extractor: dict[str, str], d
         batch_size=batch_size,
         out_dir=folder,
         resume=True,
-        config={"summarize": config},
+        config=config,
     )
     print(f"learnt; reuse it with --weights {folder}")
     return summarizer
