@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from visp._version import __version__
 from visp.prediction import predict
 from visp.utils.files import check_outputs
-from visp.video.choose import SHORTEST, Ranges, Wishes, choose, find_candidates
+from visp.video.choose import Ranges, Wishes, choose, find_candidates
 from visp.video.corpus import KTSFrames, check_kts_frames
 from visp.video.decode import VideoReader
 from visp.video.extract import VideoFeatures, extract_features
@@ -117,10 +117,13 @@ def summarize_video(
             written = _copied(source, shot_times[selected], key_frames, target)
             notes += _moves(selected, shot_times[selected], written.times)
         else:
-            one_frame = shots[selected, 0] == shots[selected, 1]
-            kept = np.where(one_frame, max(longest, SHORTEST), np.inf)
             written = write_summary(
-                source, shots[selected], target, lengths=kept, pictures=key_frames.tolist(), overwrite=overwrite
+                source,
+                shots[selected],
+                target,
+                lengths=choice.lengths,
+                pictures=key_frames.tolist(),
+                overwrite=overwrite,
             )
             if cut := int((shot_times[selected, 1] - written.times[:, 1] > 1e-6).sum()):
                 notes.append(

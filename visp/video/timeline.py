@@ -147,6 +147,11 @@ class Timeline:
             return period
         return period if abs(stated - period) <= 1.5 * max(self._tick, _ROUNDING) else stated
 
+    @property
+    def has_constant_rate(self) -> bool:
+        """Whether all frames are shown for equally long."""
+        return len(self._grids) == 1 and self._grids[0].rate is not None
+
     def _grid_at(self, time: float) -> _Grid | None:
         found = bisect_right([grid.start - _ROUNDING for grid in self._grids], time) - 1
         return self._grids[max(0, found)] if self._grids else None
