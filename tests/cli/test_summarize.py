@@ -22,6 +22,7 @@ from visp.cli import main
 from visp.cli.summarize import time_range
 
 Command = Callable[..., tuple[int, str, str]]
+MOVED = r"Cut at key frames, without encoding: shot \d begins -\d.\d\d s and ends \+\d.\d\d s"
 LINEAR = ["--summarizer", "tests.video.test_summarize:make_linear", "--weights", "random"]
 
 
@@ -183,13 +184,13 @@ def test_a_summary_is_rendered_again_from_its_edited_cuts(command: Command) -> N
     assert len(mean_colours(Path("c.mp4"))) == shot["last_frame"] - shot["first_frame"] + 1
 
 
-def test_copies_say_how_far_each_cut_moved(command: Command) -> None:
-    clip("clip.mp4", [50, 50, 50])
-    status, printed, errors = command(
-        "clip.mp4", "-o", "out.mkv", *LINEAR, "--seconds", "2", "--copy", "--json", "a.json", "--kts", "all"
-    )
+@pytest.mark.parametrize(("codec", "said"), [("mpeg4", MOVED), ("libx264", r"Copied, but for 0\.\d\d s between")])
+def test_copies_say_how_far_each_cut_moved_or_what_was_encoded(command: Command, codec: str, said: str) -> None:
+    write_clip("clip.mp4", coloured([50, 50, 50]), codec=codec, sound=np.zeros((1, 5 * RATE), np.float32))
+    words = ["--seconds", "1", "--keep", "2.1-3", "--copy", "--json", "a.json", "--kts", "all"]
+    status, printed, errors = command("clip.mp4", "-o", "out.mkv", *LINEAR, *words)
     assert (status, errors) == (0, "")
-    assert re.search(r"Cut at key frames, without encoding: shot \d begins -\d.\d\d s and ends \+\d.\d\d s", printed)
+    assert re.search(said, printed)
     found = json.loads(Path("a.json").read_text())
     assert len(mean_colours(Path("out.mkv"))) == round(30 * found["summary_duration"])
 

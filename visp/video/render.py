@@ -95,9 +95,9 @@ def write_summary(
         VideoReader(source) as reader,
         SoundReader(source, reader.timeline) as sound,
         unfinished(target) as name,
-        _output(name, target) as container,
+        opened_output(name, target) as container,
     ):
-        regular = reader.timeline.has_constant_rate and not np.isfinite(limits).any()
+        regular = reader.timeline.is_even and not np.isfinite(limits).any()
         writer = _Writer(container, reader, sound, regular=bool(regular))
         kept = writer.write(spans, limits, frozenset(pictures))
     return WrittenSummary(
@@ -116,7 +116,8 @@ def check_ending(target: Path) -> None:
 
 
 @contextmanager
-def _output(name: Path, target: Path) -> Iterator[av.container.OutputContainer]:
+def opened_output(name: Path, target: Path) -> Iterator[av.container.OutputContainer]:
+    """Open a file to be ``target``, for writing; what cannot be encoded is a VideoError that names it."""
     import av
 
     kind = FORMATS[target.suffix.lower()]
@@ -152,7 +153,8 @@ class _Writer:
         ticks = Fraction(reader.stream.time_base or Fraction(1, 90_000))
         self._time_base = ticks / math.ceil(10_000 * ticks)
         self._video = self._video_stream(first.frame, regular)
-        self._sound = SoundWriter(container, sound) if sound.has_sound else None
+        self._source = sound
+        self._sound = SoundWriter(container, sound.rate, sound.layout) if sound.has_sound else None
 
     def write(
         self, shots: npt.NDArray[np.integer], lengths: npt.NDArray[np.float64], pictures: frozenset[int]
@@ -164,7 +166,7 @@ class _Writer:
                 self._ahead = next(self._frames, None)
             begin = end = 0.0 if self._ahead is None else self._ahead.time
             if self._sound is not None:
-                self._sound.begin(begin)
+                self._sound.begin(self._source, begin)
             for _ in range(first, last + 1):
                 if self._ahead is None:
                     raise VideoError(

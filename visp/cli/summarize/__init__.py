@@ -67,7 +67,11 @@ def _fill(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="score segments of at most that many sampled frames, so that memory stays small; 0 for no limit",
     )
-    add("--copy", action="store_true", help="cut at key frames and do not encode again; says how far each cut moved")
+    add(
+        "--copy",
+        action="store_true",
+        help="copy pictures and sound; encodes only the borders of H.264, and says how far other cuts moved",
+    )
     add(
         "--from-cuts",
         type=Path,

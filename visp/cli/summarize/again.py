@@ -35,7 +35,7 @@ def render_again(options: argparse.Namespace, many: bool) -> int:
     spans = frames_of(cuts, frame_times)
     times = np.stack([frame_times[spans[:, 0]], frame_times[spans[:, 1] + 1]], axis=1)
     if options.copy:
-        times = copy_spans(video, times, options.out)
+        times = copy_spans(video, times, options.out).times
     else:
         times = write_summary(video, spans, options.out, overwrite=options.overwrite).times
     placed = tuple(
