@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,6 +101,20 @@ def drawn_matrix(frame: av.VideoFrame) -> int:
     if frame.format.is_rgb or frame.colorspace == _RGB:
         return _BT601  # what RGB is converted with
     return int(frame.colorspace)
+
+
+def as_file(image: npt.NDArray[np.uint8], codec: str, pix_fmt: str, width: int | None = None) -> bytes:
+    """Return an image (H, W, 3) uint8 as the bytes of a file of one picture, at most ``width`` wide."""
+    from av import CodecContext, VideoFrame
+
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    width = min(width or frame.width, frame.width)
+    height = frame.height if width == frame.width else max(2, round(frame.height * width / frame.width))
+    frame = frame.reformat(width=width, height=height, format=pix_fmt)
+    encoder: Any = CodecContext.create(codec, "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, pix_fmt
+    encoder.time_base = Fraction(1, 25)
+    return b"".join(map(bytes, [*encoder.encode(frame), *encoder.encode(None)]))
 
 
 _BLACK = (16, 128, 128)

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from visp.video.container import choose_streams, iter_packets, open_container
+from visp.video.container import OpenFile, choose_streams, iter_packets, open_container
 from visp.video.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ _PIECE = 5.0
 """Most seconds of samples in memory at a time."""
 
 
-class SoundReader:
+class SoundReader(OpenFile):
     """The sound of a file, read forward in spans of samples, on the clock that it shares with the picture.
 
     What the sound is, its first decoded frames say, and where its rate or its channels change on the way, that is
@@ -73,14 +72,6 @@ class SoundReader:
         self.channels = _LAYOUTS.index(self.layout) + 1
         self._chunks = self._converted()
         self._chunk: tuple[int, npt.NDArray[np.float32]] | None = None
-
-    def __enter__(self) -> SoundReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._container.close()
 
     def read(self, start: int, count: int) -> npt.NDArray[np.float32]:
         """Return ``count`` samples from sample ``start`` of the file's clock, (channels, count); 0 where it is silent.

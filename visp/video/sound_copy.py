@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from visp.video.container import choose_streams, iter_packets, open_container
+from visp.video.container import OpenFile, choose_streams, iter_packets, open_container
 from visp.video.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ _STEP = 0.01
 """Seconds by which sound may be out of step so that its packets follow each other without a hole."""
 
 
-class SoundCopy:
+class SoundCopy(OpenFile):
     """The packets of a file's sound, read forward in spans.
 
     A packet belongs to a span if its middle does. It follows the one before without a hole where that moves it by less
@@ -39,14 +38,6 @@ class SoundCopy:
         self._packets = self._read(path, timeline)
         self._waiting: deque[tuple[float, float, bytes]] = deque()
         self._reached: dict[int, float] = {}
-
-    def __enter__(self) -> SoundCopy:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._container.close()
 
     def span(self, start: float, end: float, at: float, to: AudioStream, following: float) -> Iterator[Packet[Any]]:
         """Yield the packets of a span, placed in what is written.

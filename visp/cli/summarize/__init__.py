@@ -70,7 +70,7 @@ def _fill(parser: argparse.ArgumentParser) -> None:
     add(
         "--copy",
         action="store_true",
-        help="copy pictures and sound; encodes only the borders of H.264, and says how far other cuts moved",
+        help="copy, and encode only the borders of H.264; says how far others moved",
     )
     add(
         "--from-cuts",
