@@ -5,6 +5,7 @@ import io
 import pickle
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
@@ -35,7 +36,7 @@ from tests.summarizer_shapes import (
     three_channels,
     three_streams,
 )
-from visp.adapters import AdaptedSummarizer, adapt_encoder, adapt_summarizer
+from visp.adapters import AdaptedSummarizer, adapt_encoder, adapt_summarizer, attach_head
 from visp.contracts import SUMMARIZER_TEMPLATE, check_logits
 from visp.weights import own_state_dict
 
@@ -220,7 +221,7 @@ def test_inversion_refuses_what_is_not_a_probability() -> None:
 def test_hidden_from_makes_its_own_head(name: str) -> None:
     module = SSPVSShaped()
     before = outward_state(module)
-    adapted = adapt_summarizer(module, inputs=one_dict, hidden_from=name)
+    adapted = attach_head(module, inputs=one_dict, hidden_from=name)
     head = adapted.get_submodule("head")
     assert isinstance(head, nn.Linear)
     assert (head.in_features, head.out_features) == (H, 1)
@@ -238,7 +239,7 @@ def test_hidden_from_makes_its_own_head(name: str) -> None:
 
 def test_hidden_from_takes_a_given_head_and_output() -> None:
     module = DSNShaped()
-    adapted = adapt_summarizer(
+    adapted = attach_head(
         module,
         inputs=batch_of_one,
         hidden_from="rnn",
@@ -251,41 +252,32 @@ def test_hidden_from_takes_a_given_head_and_output() -> None:
 
 
 def test_a_made_head_has_the_dtype_of_the_module() -> None:
-    adapted = adapt_summarizer(PGLSUMShaped().double(), hidden_from="norm")
+    adapted = attach_head(PGLSUMShaped().double(), hidden_from="norm")
     assert adapted(torch.randn(T, D, dtype=torch.float64)).dtype == torch.float64
 
 
 def test_hidden_from_needs_a_head_where_the_width_is_unknown() -> None:
     with pytest.raises(ValueError, match=r"hidden_from='drop' is a Dropout.*give head=nn\.Linear\(h, 1\)"):
-        adapt_summarizer(PGLSUMShaped(), hidden_from="drop")
+        attach_head(PGLSUMShaped(), hidden_from="drop")
 
 
 def test_hidden_from_refuses_other_shapes() -> None:
     frames = torch.randn(T, D)
-    pooled = adapt_summarizer(nn.Sequential(Mean(), nn.Linear(D, H)), hidden_from="1")
+    pooled = attach_head(nn.Sequential(Mean(), nn.Linear(D, H)), "1")
     with pytest.raises(ValueError, match=r"submodule '1' of Sequential gave a tensor of shape \(4,\).*\(L, h\)"):
         pooled(frames)
-    shorter = adapt_summarizer(nn.Sequential(Halve(), nn.Linear(D, H)), hidden_from="1")
+    shorter = attach_head(nn.Sequential(Halve(), nn.Linear(D, H)), "1")
     with pytest.raises(ValueError, match=r"got hidden values \(4, 4\); expected \(T, h\), T = 7"):
         shorter(frames)
-    wide = adapt_summarizer(PGLSUMShaped(), hidden_from="drop", head=nn.Linear(H, 2))
+    wide = attach_head(PGLSUMShaped(), hidden_from="drop", head=nn.Linear(H, 2))
     with pytest.raises(ValueError, match=r"the head on submodule 'drop' of PGLSUMShaped gave .*\(7, 2\)"):
         wide(frames)
 
 
-@pytest.mark.parametrize(
-    ("options", "names"),
-    [
-        ({"logits_from": "linear_2", "hidden_from": "norm"}, ("logits_from=", "hidden_from=")),
-        ({"probabilities": True, "hidden_from": "norm"}, ("probabilities=", "hidden_from=")),
-        ({"head": nn.Linear(H, 1)}, ("head=", "hidden_from=")),
-        ({"head": nn.Linear(H, 1), "logits_from": "linear_2"}, ("head=", "hidden_from=")),
-    ],
-)
-def test_excluded_options_are_both_named(options: dict[str, Any], names: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match=names[0]) as caught:
-        adapt_summarizer(PGLSUMShaped(), **options)
-    assert names[1] in str(caught.value)
+@pytest.mark.parametrize("make", [adapt_summarizer, partial(attach_head, hidden_from="norm")])
+def test_excluded_options_are_both_named(make: Callable[..., nn.Module]) -> None:
+    with pytest.raises(ValueError, match="inputs= and call= exclude each other"):
+        make(PGLSUMShaped(), inputs=batch_of_one, call=lambda module, frames: module(frames))
 
 
 def test_an_unknown_submodule_lists_the_closest_first() -> None:
@@ -294,7 +286,7 @@ def test_an_unknown_submodule_lists_the_closest_first() -> None:
     with pytest.raises(ValueError, match=r"hidden_from='normal': .* It has: norm, "):
         adapt_encoder(PGLSUMShaped(), hidden_from="normal")
     with pytest.raises(ValueError, match=r"hidden_from='': "):
-        adapt_summarizer(PGLSUMShaped(), hidden_from="")
+        attach_head(PGLSUMShaped(), hidden_from="")
     with pytest.raises(ValueError, match="It has: none"):
         adapt_summarizer(nn.Identity(), logits_from="fc")
     with pytest.raises(ValueError, match=r"0, 1, .*, \.\.\. \(30 in all\)"):
@@ -318,7 +310,7 @@ def test_options_of_the_wrong_type() -> None:
     with pytest.raises(TypeError, match="output= must be callable, got int"):
         adapt_summarizer(nn.Identity(), output=0)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"head must be a torch\.nn\.Module.* got function"):
-        adapt_summarizer(PGLSUMShaped(), hidden_from="norm", head=first)  # type: ignore[arg-type]
+        attach_head(PGLSUMShaped(), hidden_from="norm", head=first)  # type: ignore[arg-type]
     listed = adapt_summarizer(nn.Identity(), inputs=listing)
     with pytest.raises(TypeError, match=r"tuple \(\*args\) or a dict \(\*\*kwargs\), got list"):
         listed(torch.randn(T, D))
@@ -424,7 +416,7 @@ def test_the_frames_stay_as_they_are_where_the_module_writes_into_its_input() ->
     before = frames.clone()
     adapt_summarizer(InPlaceShaped(), output=first, probabilities=True)(frames)
     adapt_encoder(InPlaceShaped(), hidden_from="norm")(frames)
-    adapt_summarizer(InPlaceShaped(), hidden_from="norm")(frames)
+    attach_head(InPlaceShaped(), hidden_from="norm")(frames)
     assert torch.equal(frames, before)
 
 
@@ -471,11 +463,11 @@ def test_a_part_of_a_layers_output_is_taken_by_index_and_key() -> None:
     frames = torch.randn(T, D)
     context = module.attention(module.hidden(frames))[0]
     head = nn.Linear(H, 1)
-    adapted = adapt_summarizer(module, hidden_from="attention[0]", head=head)
+    adapted = attach_head(module, hidden_from="attention[0]", head=head)
     torch.testing.assert_close(adapted(frames), head(context)[:, 0])
     torch.testing.assert_close(adapt_encoder(module, hidden_from="attention[-2]")(frames), context.mean(dim=0))
     with pytest.raises(ValueError, match=r"hidden_from='attention\[0\]'.*give head="):
-        adapt_summarizer(module, hidden_from="attention[0]")
+        attach_head(module, hidden_from="attention[0]")
     with pytest.raises(ValueError, match=r"gave a tuple of .*name the part, such as 'attention\[0\]'"):
         adapt_encoder(module, hidden_from="attention")(frames)
     for text in ("attention[2]", "attention[1]['logits']", "attention[0][0]", "body[0]"):
@@ -494,7 +486,7 @@ def test_hidden_layers_that_run_once_per_window_are_joined(length: int) -> None:
     hidden = module.norm(module.body(frames) + module.positions)
     torch.testing.assert_close(adapt_encoder(module, hidden_from="norm")(frames), hidden.mean(dim=0))
     head = nn.Linear(H, 1)
-    adapted = adapt_summarizer(module, hidden_from="norm", head=head)
+    adapted = attach_head(module, hidden_from="norm", head=head)
     torch.testing.assert_close(adapted(frames), head(hidden)[:, 0])
 
 

@@ -54,7 +54,7 @@ def test_the_command_line_says_its_version_without_torch() -> None:
 
 
 def test_training_and_the_demo_import_no_matplotlib() -> None:
-    assert "matplotlib" not in brought_by("import visp.demo, visp.plots; visp.pretrain")
+    assert "matplotlib" not in brought_by("import visp.cli.demonstration, visp.plots; visp.pretrain")
 
 
 @pytest.mark.parametrize("name", visp.__all__)

@@ -12,7 +12,7 @@ from visp._version import __version__
 
 if TYPE_CHECKING:
     from visp import contracts, contrastive, data, encoders, eval, plots, studies, summarizers, training, video  # noqa: A004
-    from visp.adapters import adapt_encoder, adapt_summarizer
+    from visp.adapters import adapt_encoder, adapt_summarizer, attach_head
     from visp.contracts import ProbabilityWarning
     from visp.evaluator import Evaluator
     from visp.gradient_flow import Gating, Marginalization, StraightThrough
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from visp.weights import CheckpointError, load_weights
 
 _HOMES = {
-    "visp.adapters": ("adapt_encoder", "adapt_summarizer"),
+    "visp.adapters": ("adapt_encoder", "adapt_summarizer", "attach_head"),
     "visp.contracts": ("ProbabilityWarning",),
     "visp.gradient_flow": ("Gating", "Marginalization", "StraightThrough"),
     "visp.pretrainer": ("ViSPOutput", "ViSPPretrainer"),
@@ -75,6 +75,7 @@ __all__ = [
     "__version__",
     "adapt_encoder",
     "adapt_summarizer",
+    "attach_head",
     "compare",
     "contracts",
     "contrastive",

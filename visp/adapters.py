@@ -31,10 +31,10 @@ def adapt_summarizer(
     output: Callable[..., Tensor] | None = None,
     logits_from: str | None = None,
     probabilities: bool = False,
-    hidden_from: str | None = None,
-    head: nn.Module | None = None,
 ) -> nn.Module:
     """Make a `Summarizer` of a module with another signature or another output.
+
+    For a module without a score per frame, see `attach_head`.
 
     The module itself is trained: it sits in the result as ``.module`` and keeps its own state-dict keys. No hook,
     mode, flag or buffer set by the adapter outlives a call, also where the call raises. The module is given a copy of
@@ -46,20 +46,15 @@ def adapt_summarizer(
             (``**kwargs``; a module that takes one dict gets ``(that_dict,)``). Default: the frames.
         call: runs the module instead, ``call(module, frames (T, d)) -> value``: for modules whose ``forward`` is not
             what gives the scores, for an ``nn.ModuleDict`` of parts, and for padding that needs T.
-        output: maps the value at hand (the module's return value, the output of ``logits_from``, or that
-            of ``head``) to (T,). Axes of size 1 are dropped from what it returns. If two of its parameters have no
-            default, it is given ``(value, frames)``. Default: the value itself, which must then be one tensor.
+        output: maps the value at hand (the module's return value, or the output of ``logits_from``) to (T,). Axes of
+            size 1 are dropped from what it returns. If two of its parameters have no default, it is given
+            ``(value, frames)``. Default: the value itself, which must then be one tensor.
         logits_from: name of the submodule whose output is the logits, as in ``module.named_modules()``, with the
             part where it returns several: ``"attention[0]"``, ``"decoder['scores']"``. It must run once in a
             forward, or once per window of the video, in order: outputs whose rows sum to T are joined. Better than
             ``probabilities`` where both are possible: a low-precision sigmoid near 0 or 1 cannot be inverted.
         probabilities: whether the value is a probability in [0, 1]; its sigmoid is then inverted in float32,
             clamped to [1e-6, 1 - 1e-6]. No gradient passes where the clamp acts.
-        hidden_from: name of a hidden layer, as for ``logits_from``, for modules without a score per frame; its
-            output (..., T, h), with leading axes of size 1, goes through ``head``. Layers behind it get no gradient.
-            Of a recurrent or attention layer of torch, the first output counts.
-        head: an extra head, for pretraining only, (T, h) to (T,) or (T, 1). Default: ``nn.Linear(h, 1)``
-            where the hidden layer tells its width (``out_features``, or a LayerNorm).
 
     Returns:
         A module with ``forward(frames (T, d)) -> logits (T,)``. That forward raises ValueError where the
@@ -67,23 +62,57 @@ def adapt_summarizer(
         something else, and RuntimeError where the named submodule does not run once, or once per window.
 
     Raises:
-        TypeError: ``module`` or ``head`` is not an ``nn.Module``, or ``inputs``, ``call`` or ``output`` not callable.
-        ValueError: options that exclude each other, an unknown submodule name, or a missing ``head``.
+        TypeError: ``module`` is not an ``nn.Module``, or ``inputs``, ``call`` or ``output`` not callable.
+        ValueError: options that exclude each other, or an unknown submodule name.
     """
     check_module("summarizer", module)
     _require_callable(inputs=inputs, call=call, output=output)
     _refuse_together(inputs=inputs, call=call)
-    _refuse_together(logits_from=logits_from, hidden_from=hidden_from)
-    _refuse_together(probabilities=probabilities or None, hidden_from=hidden_from)
-    if head is not None and hidden_from is None:
-        raise ValueError("head= needs hidden_from=, the name of the layer whose output it takes")
+    logits = None if logits_from is None else find_layer_output(module, logits_from, "logits_from")
+    return AdaptedSummarizer(module, inputs, call, output, logits, probabilities)
+
+
+def attach_head(
+    module: nn.Module,
+    hidden_from: str,
+    *,
+    head: nn.Module | None = None,
+    inputs: ModuleInputs | None = None,
+    call: Call | None = None,
+    output: Callable[..., Tensor] | None = None,
+) -> nn.Module:
+    """Make a `Summarizer` of a module without a score per frame: an extra head on one of its hidden layers.
+
+    The head is for pretraining; the module is trained and otherwise left as it was, as with `adapt_summarizer`.
+
+    Args:
+        module: the user's module.
+        hidden_from: name of the layer whose output (..., T, h), with leading axes of size 1, goes through ``head``,
+            as for ``logits_from`` of `adapt_summarizer`. Layers behind it get no gradient. Of a recurrent or
+            attention layer of torch, the first output counts.
+        head: maps (T, h) to (T,) or (T, 1). Default: ``nn.Linear(h, 1)`` where the hidden layer tells its width
+            (``out_features``, or a LayerNorm).
+        inputs: maps frames (T, d) to what the module takes, as in `adapt_summarizer`.
+        call: runs the module instead, as in `adapt_summarizer`.
+        output: maps the head's output to (T,), as in `adapt_summarizer`.
+
+    Returns:
+        A module with ``forward(frames (T, d)) -> logits (T,)``, the user's as ``.module`` and the head as ``.head``.
+        That forward raises as that of `adapt_summarizer` does.
+
+    Raises:
+        TypeError: ``module`` or ``head`` is not an ``nn.Module``, or ``inputs``, ``call`` or ``output`` not callable.
+        ValueError: ``inputs`` and ``call`` are both given, an unknown layer name, or a missing ``head``.
+    """
+    check_module("summarizer", module)
+    _require_callable(inputs=inputs, call=call, output=output)
+    _refuse_together(inputs=inputs, call=call)
     if head is not None and not isinstance(head, nn.Module):
         raise TypeError(f"head must be a torch.nn.Module from (T, h) to (T,) or (T, 1), got {type(head).__name__}")
-    logits = None if logits_from is None else find_layer_output(module, logits_from, "logits_from")
-    hidden = None if hidden_from is None else _find_hidden(module, hidden_from)
-    if hidden is not None and head is None:
-        head = _default_head(module, hidden)
-    return AdaptedSummarizer(module, inputs, call, output, logits, probabilities, hidden, head)
+    hidden = _find_hidden(module, hidden_from)
+    return AdaptedSummarizer(
+        module, inputs, call, output, hidden=hidden, head=_default_head(module, hidden) if head is None else head
+    )
 
 
 def adapt_encoder(
@@ -126,7 +155,7 @@ def adapt_encoder(
 
 
 class AdaptedSummarizer(nn.Module):
-    """What `adapt_summarizer` returns: the user's module as ``module``, and ``head`` where one is used."""
+    """What `adapt_summarizer` and `attach_head` return: the user's module as ``module``, and ``head`` or None."""
 
     def __init__(
         self,
@@ -134,10 +163,10 @@ class AdaptedSummarizer(nn.Module):
         inputs: ModuleInputs | None,
         call: Call | None,
         output: Callable[..., Tensor] | None,
-        logits: LayerOutput | None,
-        probabilities: bool,
-        hidden: LayerOutput | None,
-        head: nn.Module | None,
+        logits: LayerOutput | None = None,
+        probabilities: bool = False,
+        hidden: LayerOutput | None = None,
+        head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.module = module

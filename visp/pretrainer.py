@@ -142,9 +142,9 @@ class ViSPPretrainer(nn.Module):
 
     @property
     def min_videos(self) -> int:
-        """Least number of videos in a batch: 1 if a video is compared with itself and needs no other one's frames."""
-        within = any(contrast.within_video for contrast in self.contrasts)
-        return 1 if within and not self.gradient_flow.needs_donors else 2
+        """Least number of videos in a batch: 1 unless a video needs another one, to be compared with or for frames."""
+        alone = not self.contrasts or any(contrast.within_video for contrast in self.contrasts)
+        return 1 if alone and not self.gradient_flow.needs_donors else 2
 
     def forward(self, videos: Sequence[Tensor]) -> ViSPOutput:
         """Compute the loss of one batch; in training mode the noise and the multiplier of a size target step too.

@@ -18,13 +18,13 @@ class Recorded:
     Attributes:
         summarizer: Name of the summarizer, as :func:`visp.factory.make_summarizer` takes it; None where the run was
             given a module that code made.
-        arguments: What the class of that summarizer was given; None where only the dimension of the features is known.
+        arguments: What the class of a built-in summarizer was given, where it is not the default.
         features: How the features were made, by name of the attribute; empty where the run was not told.
         extractor: Name of the image model, where the run's own user gave it.
     """
 
     summarizer: str | None
-    arguments: Mapping[str, Any] | None
+    arguments: Mapping[str, Any]
     features: Mapping[str, str]
     extractor: str | None
 
@@ -52,4 +52,5 @@ def read_run(folder: str | os.PathLike[str]) -> Recorded:
             raise ValueError("only built-in summarizers have a name in a folder of save_pretrained")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{shown(path)}: no config.json here says what a run trained") from error
-    return Recorded(name, config if foreign else None, features, extractor)
+    arguments = config if foreign else {key: config[key] for key in ("width",) if key in config}
+    return Recorded(name, arguments, features, extractor)

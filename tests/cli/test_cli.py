@@ -570,3 +570,21 @@ def test_a_factory_in_the_current_folder_is_found_by_the_installed_command(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])  # as a console script has it
     assert isinstance(make_summarizer("models_of_this_folder:make", 3), torch.nn.Linear)
+
+
+def test_the_baseline_on_pseudo_summaries_runs_from_the_command_line(here: Path, run_visp: Visp) -> None:
+    outcome = run_visp(*quick("--objective", "pseudo-summaries", "--out", "run"))
+    assert outcome.code == 0, outcome.err
+    last = json.loads((here / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"loss", "keep_ratio"} <= set(last)
+    assert "info_nce" not in last
+
+
+def test_options_of_the_objective_are_refused_for_the_baseline(here: Path, run_visp: Visp) -> None:
+    outcome = run_visp(*quick("--objective", "pseudo-summaries", "--contrast", "videos"))
+    assert_refused(outcome, "--contrast: of --objective visp, not of pseudo-summaries")
+
+
+def test_the_time_that_a_run_takes_is_said_before_it_starts(here: Path, run_visp: Visp) -> None:
+    outcome = run_visp(*quick("--out", "run"))
+    assert re.search(r"\d+ steps of about [\d.e-]+ s: about \d+ ", outcome.out)

@@ -9,46 +9,48 @@ import numpy as np
 import pytest
 import torch
 
-from visp import cli, demo
-from visp.summarizers import CSTA
+from visp import cli
+from visp.cli import demonstration
+from visp.summarizers import Transformer
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "WIDTH", 64)
+NAMES = ["untrained", "videos", "windows", "both", "scratch", "ViSP (both) + fine-tuned"]
 
 
 def run(folder: Path, **options: Any) -> list[dict[str, Any]]:
-    return demo.run_demo(folder, **{"epochs": 1, "finetune_epochs": 1, "num_videos": 10, **options})
+    return demonstration.run_demo(folder, **{"epochs": 1, "finetune_epochs": 1, "num_videos": 10, **options})
 
 
 def test_results_have_the_documented_form(tmp_path: Path) -> None:
     rows = run(tmp_path / "demo")
     results = json.loads((tmp_path / "demo" / "results.json").read_text())
-    assert results["protocol"] == demo.PROTOCOL
-    assert [row["name"] for row in results["rows"]] == ["untrained", "scratch", "ViSP", "ViSP + fine-tuned"]
-    assert [set(row) for row in results["rows"]] == [{"name", "tau", "tau_std"}] * 4
+    assert results["protocol"] == demonstration.PROTOCOL
+    assert [(row["corpus"], row["name"]) for row in results["rows"]] == [
+        (corpus, name) for corpus in ("shared fillers", "own fillers") for name in NAMES
+    ]
+    assert {frozenset(row) for row in rows} == {frozenset({"corpus", "name", "labels", "tau", "tau_std"})}
     assert all(-1 <= row["tau"] <= 1 and row["tau_std"] >= 0 for row in results["rows"])
     assert results["rows"] == rows
 
 
-def test_the_folder_holds_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("corpus", ["shared-fillers", "own-fillers"])
+def test_the_folder_holds_every_run(tmp_path: Path, corpus: str) -> None:
     run(tmp_path / "demo")
-    names = {path.name for path in (tmp_path / "demo").iterdir()}
-    assert names >= {"weights.pt", "metrics.jsonl", "config.json", "checkpoint.pt", "results.json"}
-    weights = torch.load(tmp_path / "demo" / "weights.pt", weights_only=True)
-    CSTA(64, width=64).load_state_dict(weights, strict=True)
+    folder = tmp_path / "demo" / corpus / "seed-0"
+    assert {path.name for path in folder.iterdir()} == {"videos", "windows", "both", "scratch", "fine-tuned"}
+    for name in ("videos", "windows", "both"):
+        files = {path.name for path in (folder / name).iterdir()}
+        assert files >= {"weights.pt", "metrics.jsonl", "config.json", "checkpoint.pt"}
+        Transformer(64).load_state_dict(torch.load(folder / name / "weights.pt", weights_only=True), strict=True)
     for name in ("scratch", "fine-tuned"):
-        assert {"weights.pt", "evaluation.json"} <= {path.name for path in (tmp_path / "demo" / name).iterdir()}
+        assert {"weights.pt", "evaluation.json"} <= {path.name for path in (folder / name).iterdir()}
 
 
 def test_the_table_names_its_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path / "demo")
     out = capsys.readouterr().out
-    for row in ("untrained | 0", "scratch | 1", "ViSP | 0", "ViSP + fine-tuned | 1"):
-        assert f"| {row} videos | " in out
-    assert f"Protocol: {demo.PROTOCOL}." in out
-    assert "width 64 (published: 1024)" in out
+    for row in ("untrained | 0", "scratch | 1", "ViSP, contrast windows | 0", "ViSP (both) + fine-tuned | 1"):
+        assert out.count(f"| {row} videos | ") == 2
+    assert f"Protocol: {demonstration.PROTOCOL}." in out
 
 
 def test_the_seed_makes_it_repeatable(tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ def test_no_seed_is_refused(tmp_path: Path) -> None:
 
 def test_fine_tuning_never_sees_the_videos_of_the_table(tmp_path: Path) -> None:
     run(tmp_path / "demo")
-    config = json.loads((tmp_path / "demo" / "fine-tuned" / "config.json").read_text())
+    config = json.loads((tmp_path / "demo" / "own-fillers" / "seed-0" / "fine-tuned" / "config.json").read_text())
     assert set(config["split"]["train"]).isdisjoint(config["split"]["test"])
     assert len(config["split"]["test"]) == 9
 

@@ -64,6 +64,7 @@ def test_what_is_no_span_is_refused(text: str) -> None:
         time_range(text)
 
 
+@pytest.mark.filterwarnings("ignore:the run seems to have taught")  # of four colours there is little to learn
 def test_without_weights_it_learns_on_the_video_and_keeps_the_run(command: Command) -> None:
     clip("clip.mp4", [60, 60, 60, 60])
     status, printed, errors = command("clip.mp4", "-o", "out.mp4", "--json", "out.json", "--fps", 8)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.builders import LinearSummarizer, MeanEncoder, fill, gradients, make_videos
-from visp import adapt_summarizer
+from visp import attach_head
 from visp.pretrainer import ViSPOutput, ViSPPretrainer
 from visp.regularizers import FixedSize
 
@@ -178,7 +178,7 @@ class Headed(nn.Module):
 def headed_pretrainer() -> ViSPPretrainer:
     head = nn.Linear(3, 1)
     fill(head, seed=4)
-    return ViSPPretrainer(adapt_summarizer(Headed(), hidden_from="hidden", head=head), MeanEncoder(), seed=5)
+    return ViSPPretrainer(attach_head(Headed(), hidden_from="hidden", head=head), MeanEncoder(), seed=5)
 
 
 def corpus() -> Any:

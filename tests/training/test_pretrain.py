@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -326,11 +327,13 @@ class TupleSummarizer(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "options", [{"logits_from": "score"}, {"hidden_from": "hidden"}], ids=["logits_from", "extra head"]
+    "adapt", [partial(visp.adapt_summarizer, logits_from="score"), partial(visp.attach_head, hidden_from="hidden")]
 )
-def test_weights_of_an_adapted_summarizer_have_its_own_keys(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_weights_of_an_adapted_summarizer_have_its_own_keys(
+    tmp_path: Path, adapt: Callable[[nn.Module], nn.Module]
+) -> None:
     module = TupleSummarizer()
-    pretrainer = visp.ViSPPretrainer(visp.adapt_summarizer(module, **options), MeanEncoder(), seed=5)
+    pretrainer = visp.ViSPPretrainer(adapt(module), MeanEncoder(), seed=5)
     pretrain(pretrainer, videos(), out_dir=tmp_path / "run")
     plain = TupleSummarizer()
     plain.load_state_dict(torch.load(tmp_path / "run" / "weights.pt", weights_only=True), strict=True)
@@ -527,7 +530,7 @@ def test_a_part_that_its_user_put_into_evaluation_mode_stays_there(
         visp.pretrain(objective, corpus, epochs=2, batch_size=8, standardize=False, progress=False)
     else:
         visp.finetune(summarizer, corpus, visp.data.Split(corpus.names, ()), epochs=2, progress=False)
-    assert (int(module.norm.num_batches_tracked) == 0) is frozen
+    assert (module.norm.state_dict()["num_batches_tracked"].item() == 0) is frozen
 
 
 def test_no_gradient_is_left_behind() -> None:

@@ -11,14 +11,14 @@ from visp.cli.options import Commands, add_command, default_folder, natural
 def add_commands(commands: Commands) -> None:
     """Add ``visp demo``."""
     parser = add_command(
-        commands, "demo", _demo, "watch a CSTA learn which frames matter, first without labels, on the embedded corpus"
+        commands, "demo", _demo, "watch a summarizer learn which frames matter, without labels, on the embedded corpora"
     )
     parser.add_argument("--out", type=Path, help="folder of the run (runs/demo-<time> if not given)")
-    parser.add_argument("--seed", type=natural, default=0, help="seed of the corpus, the weights and the noise")
+    parser.add_argument("--seed", type=natural, default=0, help="seed of the corpora, the weights and the noise")
     parser.add_argument("--seeds", type=int, default=1, metavar="K", help="number of seeds, for the spread")
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from visp.demo import run_demo
+    from visp.cli.demonstration import run_demo
 
     run_demo(options.out or default_folder("demo"), seed=options.seed, num_seeds=options.seeds)

@@ -22,6 +22,7 @@ from visp.cli.options import (
     given,
     given_options,
     name_summarizer,
+    named,
     natural,
     new_summarizer,
     open_videos,
@@ -139,7 +140,7 @@ def _finetune(options: argparse.Namespace) -> None:
         evaluator=_evaluator(options, dataset),
         **_training(options),
         out_dir=out,
-        config={"summarizer": options.summarizer, "command_line": given(options), "visp_version": __version__},
+        config={**named(options), "command_line": given(options), "visp_version": __version__},
     )
     if result.test is not None:
         print(result.test.table())
@@ -202,7 +203,7 @@ def _crossval(options: argparse.Namespace) -> None:
         rounds=options.rounds,
         pretrained=options.pretrained,
         **_training(options),
-        config={"summarizer": options.summarizer},
+        config=named(options),
         out_dir=options.out,
     )
     rows = {} if other is None else {str(options.compare_with): other}

@@ -112,6 +112,7 @@ def add_summarizer(parser: argparse.ArgumentParser, *, device: bool = True) -> N
         metavar="NAME",
         help=f"csta, googlenet, transformer, {FACTORY_HELP}; that of the run where weights are a run's, else csta",
     )
+    parser.add_argument("--width", type=int, metavar="N", help="width of a built-in summarizer, its own if not given")
     if device:
         parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
 
@@ -156,10 +157,17 @@ def name_summarizer(options: argparse.Namespace, weights: str | None) -> None:
     from visp.recorded import read_run
 
     if options.summarizer is None and weights is not None and Path(weights).is_dir():
-        options.summarizer = read_run(weights).summarizer
-        if options.summarizer is None:
+        recorded = read_run(weights)
+        if recorded.summarizer is None:
             raise ValueError(f"{weights}: the run does not say which summarizer it trained: give --summarizer")
+        options.summarizer = recorded.summarizer
+        options.width = options.width or recorded.arguments.get("width")
     options.summarizer = options.summarizer or "csta"
+
+
+def named(options: argparse.Namespace) -> dict[str, Any]:
+    """Return which summarizer a run trains, to record beside it; see :func:`visp.recorded.read_run`."""
+    return {"summarizer": options.summarizer, **({} if options.width is None else {"width": options.width})}
 
 
 def where_weights_are(folder: Path) -> str:
@@ -172,7 +180,7 @@ def new_summarizer(options: argparse.Namespace, feature_dim: int) -> nn.Module:
     """Make the summarizer of ``--summarizer``, untrained, on ``--device``."""
     from visp.factory import make_summarizer
 
-    return make_summarizer(options.summarizer, feature_dim).to(getattr(options, "device", "cpu"))
+    return make_summarizer(options.summarizer, feature_dim, width=options.width).to(getattr(options, "device", "cpu"))
 
 
 def check_device(options: argparse.Namespace) -> None:

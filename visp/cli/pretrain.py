@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from visp._version import __version__
 from visp.cli.options import (
@@ -20,6 +21,7 @@ from visp.cli.options import (
     given,
     given_options,
     name_summarizer,
+    named,
     open_videos,
     where_weights_are,
 )
@@ -28,6 +30,9 @@ from visp.cli.video import with_features
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from visp.training.options import PretrainOptions
+    from visp.training.pretrain import PretrainResult
 
 
 def add_commands(commands: Commands) -> None:
@@ -59,7 +64,20 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--encoder", default="attention", metavar="NAME", help=f"attention, csta, csta-literal, {FACTORY_HELP}")
     add("--imagenet", metavar="FILE", help="torchvision's GoogLeNet weights, for the CNNs of the built-in models")
     unset = argparse.SUPPRESS  # the library decides
-    objective = parser.add_argument_group("the objective, visp.ViSPPretrainer")
+    add(
+        "--objective",
+        default="visp",
+        choices=("visp", "pseudo-summaries"),
+        help="visp.ViSPPretrainer; or, the paper's baseline on files with `gtscore`, visp.PseudoSummaryPretrainer",
+    )
+    add(
+        "--pseudo-share",
+        type=float,
+        default=0.15,
+        metavar="X",
+        help="share of the best frames by `gtscore` that are a video's pseudo-summary",
+    )
+    objective = parser.add_argument_group("the objective visp, visp.ViSPPretrainer")
     add = objective.add_argument
     add("--contrast", default=unset, choices=tuple(CONTRASTS), help="what a summary is compared with (default: both)")
     add("--window", type=int, default=unset, metavar="T", help="frames in a window, of --contrast windows and both")
@@ -87,26 +105,37 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 
 def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
-    import torch
-
-    from visp.factory import make_encoder, make_summarizer
-    from visp.pretrainer import ViSPPretrainer
-    from visp.registry import SAMPLERS
-    from visp.regularizers import FixedSize
+    from visp.pseudo_summary import PseudoSummaries
     from visp.training import pretrain
     from visp.training.options import PretrainOptions
     from visp.utils.distributed import by_first, is_first
+    from visp.utils.noise import seeded
 
+    chosen = _objective_options(options)
     out = options.out = options.out or by_first(lambda: default_folder("pretrain"), device)
     options.data = with_features(options.data, out.parent, device)
     dataset = open_videos(options, index=options.index, say=is_first())
     run_options = given_options(options, PretrainOptions)
-    seed = PretrainOptions(**{name: run_options[name] for name in ("seed",) if name in run_options}).seed
-    torch.manual_seed(seed)
-    summarizer = make_summarizer(options.summarizer, dataset.feature_dim)
-    encoder = make_encoder(options.encoder, dataset.feature_dim)
-    if options.imagenet is not None:
-        _load_imagenet(options.imagenet, summarizer, encoder)
+    resolved = PretrainOptions(**run_options)
+    items = dataset if options.objective == "visp" else PseudoSummaries(dataset, options.pseudo_share)
+
+    def make() -> Any:
+        with seeded(resolved.seed):
+            return _objective(options, chosen, dataset.feature_dim, resolved.seed)
+
+    if is_first() and not resolved.resume:
+        _say_how_long(make().to(device), items, resolved)
+    config = {**named(options), "command_line": given(options), "visp_version": __version__}
+    result = pretrain(make(), items, **{**run_options, "device": device, "out_dir": out, "config": config})
+    if is_first():
+        _report(result, out)
+
+
+def _objective_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of :class:`visp.ViSPPretrainer` that were given."""
+    from visp.registry import SAMPLERS
+    from visp.regularizers import FixedSize
+
     names = ("contrast", "window", "sampler", "gradient_flow", "similarity", "hard_negatives", "binary_weight")
     chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
     if hasattr(options, "size_target"):
@@ -115,26 +144,57 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
         chosen["size"] = FixedSize(options.size_weight)
     if hasattr(options, "temperature"):
         chosen["sampler"] = SAMPLERS[chosen.get("sampler", "concrete")](options.temperature)
-    pretrainer = ViSPPretrainer(summarizer, encoder, **chosen, seed=seed)
-    config = {"summarizer": options.summarizer, "command_line": given(options), "visp_version": __version__}
-    result = pretrain(pretrainer, dataset, **{**run_options, "device": device, "out_dir": out, "config": config})
-    if not is_first():
-        return
-    if result.metrics:
+    if chosen and options.objective != "visp":
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in chosen)
+        raise ValueError(f"{flags}: of --objective visp, not of {options.objective}")
+    return chosen
+
+
+def _objective(options: argparse.Namespace, chosen: dict[str, Any], feature_dim: int, seed: int) -> Any:
+    from visp.factory import make_encoder, make_summarizer
+    from visp.pretrainer import ViSPPretrainer
+    from visp.pseudo_summary import PseudoSummaryPretrainer
+
+    summarizer = make_summarizer(options.summarizer, feature_dim, width=options.width)
+    if options.objective != "visp":
+        _load_imagenet(options.imagenet, summarizer)
+        return PseudoSummaryPretrainer(summarizer)
+    encoder = make_encoder(options.encoder, feature_dim)
+    _load_imagenet(options.imagenet, summarizer, encoder)
+    return ViSPPretrainer(summarizer, encoder, **chosen, seed=seed)
+
+
+def _say_how_long(objective: Any, items: Any, options: PretrainOptions) -> None:
+    from visp.cli.estimate import duration, seconds_per_step
+
+    steps = options.epochs * -(-len(items) // options.batch_size)
+    per_step = seconds_per_step(objective, items, min(options.batch_size, len(items)))
+    print(f"{steps} steps of about {per_step:.2g} s: about {duration(steps * per_step)}", flush=True)
+
+
+def _report(result: PretrainResult, out: Path) -> None:
+    metrics = result.metrics
+    if "info_nce" in metrics:
         print(
-            f"step {result.steps}: InfoNCE {result.metrics['info_nce']:.3f}, bound on mutual information "
-            f"{result.metrics['mi_lower_bound']:.3f} nats, keeps {result.metrics['keep_ratio']:.1%} of the frames"
+            f"step {result.steps}: InfoNCE {metrics['info_nce']:.3f}, bound on mutual information "
+            f"{metrics['mi_lower_bound']:.3f} nats, keeps {metrics['keep_ratio']:.1%} of the frames"
         )
+    elif metrics:
+        print(f"step {result.steps}: loss {metrics['loss']:.3f}, keeps {metrics['keep_ratio']:.1%} of the frames")
     else:
         print(f"step {result.steps}: nothing left to do")
+    if result.movement is not None:
+        print(result.movement)
     print(where_weights_are(out))
     if result.standardized == "carried":
         print(f"they are for standardized features: keep {out / 'weights.standardization.pt'} beside them")
 
 
-def _load_imagenet(path: str, *models: nn.Module) -> None:
+def _load_imagenet(path: str | None, *models: nn.Module) -> None:
     from visp.summarizers.cnn import CNNAttention
 
+    if path is None:
+        return
     built_in = [model for model in models if isinstance(model, CNNAttention)]
     if not built_in:
         raise ValueError("--imagenet needs a built-in summarizer or encoder: csta or googlenet")

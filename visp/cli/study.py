@@ -59,7 +59,7 @@ def _controls(options: argparse.Namespace) -> None:
     seed = int(config.get("seed", 0))
 
     def new_summarizer() -> nn.Module:
-        summarizer = make_summarizer(given["summarizer"], videos.feature_dim)
+        summarizer = make_summarizer(given["summarizer"], videos.feature_dim, width=given.get("width"))
         if given.get("weights") is not None:
             load_weights(summarizer, given["weights"])
         return summarizer

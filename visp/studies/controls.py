@@ -22,21 +22,19 @@ from torch import nn
 
 from visp.data import VideoSource
 from visp.eval.metrics import mean_defined
+from visp.eval.rank import agreement, spread_within_video
 from visp.pretrainer import ViSPPretrainer
-from visp.studies.cues import agreement, cues, spread_within_video
+from visp.studies.cues import cues
 from visp.studies.fixed_scores import FrozenScores
 from visp.studies.identification import identify
 from visp.training import pretrain
+from visp.training.movement import FLAT, SAME_ORDER
 from visp.training.standardize import StandardizedVideos, standardization
 from visp.utils.modes import evaluation_mode
 from visp.utils.noise import seeded
 
 Logits = Sequence[npt.NDArray[np.floating]]
 
-FLAT = 0.05
-"""Logits that spread by less within a video rank frames by differences that selection does not see."""
-SAME_ORDER = 0.7
-"""Kendall's tau above which two orders of the frames are called the same."""
 REPEATED_ORDER = 0.2
 """By how much more two seeds must agree after training than before, or the order is called the seed's."""
 
@@ -164,7 +162,13 @@ def controls(
         trained = FrozenScores(summarizer, share) if frozen else summarizer
         pretrainer = ViSPPretrainer(trained, encoder, **{**(objective or {}), **changed, "seed": seed}).to(device)
         with tempfile.TemporaryDirectory() as folder:
-            options = {**training, "seed": seed, "standardize": False, "out_dir": Path(folder) / "run"}
+            options = {
+                **training,
+                "seed": seed,
+                "standardize": False,
+                "controls": False,
+                "out_dir": Path(folder) / "run",
+            }
             pretrain(pretrainer, dataset, **options)
             steps = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
         last = [step["info_nce"] for step in steps[-max(1, len(steps) // 10) :]]

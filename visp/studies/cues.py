@@ -1,4 +1,4 @@
-"""Simple properties of frames that scores may follow, and how far two orders of the frames agree. No labels."""
+"""Simple properties of frames that scores may follow. No labels."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-
-from visp.eval.metrics import mean_defined
-from visp.eval.rank import Levels, kendall_tau_b
 
 Floats = npt.NDArray[np.floating]
 
@@ -75,25 +72,6 @@ def frame_change(video: Floats, smoothing: int = SMOOTHING) -> Floats:
     count = np.convolve(np.ones(len(video)), kernel, mode="full")[smoothing // 2 :][: len(video)]
     changes: Floats = total / count
     return changes
-
-
-def agreement(first: Sequence[Floats], second: Sequence[Floats]) -> float:
-    """Return Kendall's tau-b between two scores of the same frames, mean over videos; nan where undefined for all.
-
-    Args:
-        first: One (T_i,) array per video. Frames with nan on either side are left out.
-        second: Likewise.
-    """
-    taus = []
-    for one, other in zip(first, second, strict=True):
-        known = ~(np.isnan(one) | np.isnan(other))
-        taus.append(kendall_tau_b(Levels(one[known]), Levels(other[known])) if known.any() else float("nan"))
-    return mean_defined(taus)
-
-
-def spread_within_video(logits: Sequence[Floats]) -> float:
-    """Return the standard deviation of the logits over a video's frames, mean over videos."""
-    return float(np.mean([values.std() for values in logits]))
 
 
 def _norms(rows: Floats) -> Floats:

@@ -160,6 +160,11 @@ class PretrainOptions(RunOptions):
         "keep the activations of one video at a time and recompute them: less memory, more time; if not given: as the "
         "objective says, and where those of built-in models would take more than half of the memory",
     )
+    controls: bool = option(
+        True,
+        "at the end of a run of at least 20 steps, compare the scores of 16 videos with those before it and with those "
+        "that the size constraint alone gives in a fifth of the steps, and warn where it seems to have taught nothing",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

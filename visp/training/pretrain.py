@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,8 +19,9 @@ from visp.training.collapse import CollapseWatch
 from visp.training.devices import move
 from visp.training.loop import Run, Weights, execute
 from visp.training.memory import recomputing
+from visp.training.movement import Movement, judge, reference, watched
 from visp.training.options import PretrainOptions, takes
-from visp.training.run_folder import content_hash, digest, run_folder
+from visp.training.run_folder import content_hash, digest, run_folder, write_json
 from visp.training.run_state import RunState
 from visp.training.standardize import FrameFeatures, StandardizedVideos, choose
 from visp.weights import load_weights, own_module, own_state_dict, state_hash
@@ -36,12 +37,15 @@ class PretrainResult:
         out_dir: The run's folder, or None.
         standardized: How the summarizer takes features as they are after training on standardized ones: ``"folded"``
             into its weights, ``"carried"`` in front of them (:mod:`visp.inputs`), or ``"no"``, it was not.
+        movement: Whether the scores moved, and further than under the size constraint alone; None where this is not
+            measured, as in runs of fewer than 20 steps.
     """
 
     steps: int
     metrics: Mapping[str, float]
     out_dir: Path | None
     standardized: Literal["folded", "carried", "no"]
+    movement: Movement | None
 
 
 @takes(PretrainOptions)
@@ -101,8 +105,9 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
     move(module, options.device)
     state = RunState("pretrain", module, options, together=getattr(objective, "gather", True))
     plan = choose(options.standardize, objective.summarizer, dataset, from_weights=options.weights is not None)
+    items = dataset if plan is None else StandardizedVideos(dataset, plan.change)
     batches = Batches(
-        dataset if plan is None else StandardizedVideos(dataset, plan.change),
+        items,
         names,
         options,
         lengths=lengths if options.bucket_by_length else None,
@@ -111,10 +116,15 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
         pin_memory=state.device.type == "cuda",
     )
     watch = CollapseWatch()
+    num_steps = options.epochs * batches.per_epoch
+    compared = watched(objective, items, num_steps, options) if state.rank == 0 else []
+    movement: Movement | None = None
 
     def loss_of(batch: list[Any]) -> tuple[Tensor, Mapping[str, Tensor]]:
         if plan is not None:
             plan.begun = True
+        if compared and state.step == 0:
+            state.extra = {"reference": reference(objective, compared, options, num_steps)}
         output = objective(batch)
         return output.loss, output._asdict()
 
@@ -124,8 +134,12 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
         return metrics
 
     def finish() -> Weights:
+        nonlocal movement
         if plan is not None:
             plan.begun = True
+        if compared:
+            movement = judge(objective.summarizer, compared, state.extra["reference"])
+        if plan is not None:
             plan.end()
         return own_state_dict(objective.summarizer), carried(objective.summarizer)
 
@@ -161,7 +175,9 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
         contextlib.nullcontext() if plan is None else plan.during(),
     ):
         metrics = execute(run)
-    return PretrainResult(state.step, metrics, None if folder is None else folder.path, standardized)
+    if folder is not None and movement is not None:
+        write_json(folder.path / "movement.json", asdict(movement))
+    return PretrainResult(state.step, metrics, None if folder is None else folder.path, standardized, movement)
 
 
 def _shown(metrics: Mapping[str, float]) -> dict[str, str]:

@@ -86,7 +86,7 @@ def load(
     image_model = extractor if isinstance(extractor, Extractor) else Extractor(extractor)
     check_extractor(path, recorded.features, image_model)
     if summarizer is None:
-        summarizer = _summarizer(path, recorded, image_model.feature_dim)
+        summarizer = summarizer_of(path, recorded, image_model.feature_dim)
     load_weights(summarizer, weights)
     return LoadedRun(path, summarizer, image_model)
 
@@ -108,13 +108,18 @@ def extractor_of(folder: Path, recorded: Recorded) -> Extractor:
     return make_extractor(name, weights)
 
 
-def _summarizer(folder: Path, recorded: Recorded, feature_dim: int) -> nn.Module:
+def summarizer_of(folder: Path, recorded: Recorded, feature_dim: int) -> nn.Module:
+    """Make the summarizer that a run trained, of new weights.
+
+    Raises:
+        ValueError: If the run does not say which it was.
+    """
     name = recorded.summarizer
     if name is None:
         raise ValueError(f"{shown(folder)}: the run does not say which summarizer it trained: give summarizer")
-    if recorded.arguments is None or name not in SUMMARIZERS:
+    if name not in SUMMARIZERS:
         return make_summarizer(name, feature_dim)
-    return SUMMARIZERS[name](**recorded.arguments)
+    return SUMMARIZERS[name](**{"feature_dim": feature_dim, **recorded.arguments})
 
 
 def check_extractor(folder: Path, features: Mapping[str, str], extractor: Extractor) -> None:

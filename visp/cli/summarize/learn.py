@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
 _STEPS = 200
 """Steps of a run, enough on videos of minutes to hours."""
+_WITH_CONTROLS = 1.2
+"""Times as many steps as those, with the ones that the run is compared with."""
 _PIECE = 512
 """Sampled frames of the longest piece of a video that a step sees."""
 _FEWEST = 16
@@ -39,6 +40,7 @@ def learn(found: Sequence[npt.NDArray[np.float32]], folder: Path, extractor: Ext
     """
     import torch
 
+    from visp.cli.estimate import duration, seconds_per_step
     from visp.encoders import AttentionPoolEncoder
     from visp.pretrainer import ViSPPretrainer
     from visp.summarizers import Transformer
@@ -47,33 +49,25 @@ def learn(found: Sequence[npt.NDArray[np.float32]], folder: Path, extractor: Ext
     features = [torch.from_numpy(video) for video in found]
     pieces = _pieces(features)
     total, width = sum(map(len, features)), int(features[0].shape[1])
-    torch.manual_seed(0)
-    objective = ViSPPretrainer(Transformer(width), AttentionPoolEncoder(width), contrast="windows", seed=0).to(
-        extractor.device
-    )
+
+    def made() -> ViSPPretrainer:
+        torch.manual_seed(0)
+        objective = ViSPPretrainer(Transformer(width), AttentionPoolEncoder(width), contrast="windows", seed=0)
+        return objective.to(extractor.device)
+
     batch_size = min(8, len(pieces))
     epochs = -(-_STEPS // -(-len(pieces) // batch_size))
-    seconds = _seconds_per_step(objective, [piece.to(extractor.device) for piece in pieces[:batch_size]]) * _STEPS
+    seconds = seconds_per_step(made(), pieces, batch_size) * _STEPS * _WITH_CONTROLS
     print(
-        f"learning from {total} sampled frames of {_videos(len(features))}, without labels: about {_duration(seconds)}",
+        f"learning from {total} sampled frames of {_videos(len(features))}, without labels: about {duration(seconds)}",
         flush=True,
     )
     made_with = extractor.provenance
     config = {"summarizer": "transformer", "extractor": made_with["extractor"], "features": made_with}
-    torch.manual_seed(0)
-    summarizer = Transformer(width)
-    objective = ViSPPretrainer(summarizer, AttentionPoolEncoder(width), contrast="windows", seed=0).to(extractor.device)
-    pretrain(
-        objective,
-        pieces,
-        epochs=epochs,
-        batch_size=batch_size,
-        out_dir=folder,
-        resume=True,
-        config=config,
-    )
+    objective = made()
+    pretrain(objective, pieces, epochs=epochs, batch_size=batch_size, out_dir=folder, resume=True, config=config)
     print(f"learnt; reuse it with --weights {folder}")
-    return summarizer
+    return objective.summarizer
 
 
 def _pieces(features: Sequence[Tensor]) -> list[Tensor]:
@@ -88,17 +82,5 @@ def _pieces(features: Sequence[Tensor]) -> list[Tensor]:
     return [piece for video in features for piece in video.chunk(-(-len(video) // longest))]
 
 
-def _seconds_per_step(objective: nn.Module, batch: list[Tensor]) -> float:
-    started = time.perf_counter()
-    for _ in range(2):  # the first is slower
-        started = time.perf_counter()
-        objective(batch).loss.backward()
-    return time.perf_counter() - started
-
-
 def _videos(number: int) -> str:
     return "1 video" if number == 1 else f"{number} videos"
-
-
-def _duration(seconds: float) -> str:
-    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} minutes"

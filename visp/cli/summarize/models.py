@@ -76,20 +76,23 @@ def _given(options: argparse.Namespace, weights: str, extractor: Extractor) -> M
 
     from visp.factory import make_summarizer
     from visp.recorded import read_run
-    from visp.video.run import check_extractor
+    from visp.video.run import check_extractor, summarizer_of
     from visp.weights import load_weights
 
-    name = options.summarizer
-    if Path(weights).is_dir():
-        recorded = read_run(weights)
-        check_extractor(Path(weights), recorded.features, extractor)
-        name = name or recorded.summarizer
-    name = name or "csta"
+    run = Path(weights)
+    recorded = read_run(run) if run.is_dir() else None
+    if recorded is not None:
+        check_extractor(run, recorded.features, extractor)
     torch.manual_seed(0)
-    summarizer = make_summarizer(name, extractor.feature_dim).to(options.device)
+    if recorded is not None and options.summarizer is None:
+        name, summarizer = recorded.summarizer or "", summarizer_of(run, recorded, extractor.feature_dim)
+    else:
+        name = options.summarizer or "csta"
+        summarizer = make_summarizer(name, extractor.feature_dim)
+    summarizer = summarizer.to(options.device)
     if weights != "random":
         load_weights(summarizer, weights)
-    return Models(extractor, summarizer, {"summarizer": name, "summarizer_weights": Path(weights).name}, {})
+    return Models(extractor, summarizer, {"summarizer": name, "summarizer_weights": run.name}, {})
 
 
 def _features_of(

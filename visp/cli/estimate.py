@@ -1,0 +1,45 @@
+"""How long a run will take, measured before it starts."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+ENOUGH_VIDEOS = 8
+ENOUGH_SECONDS = 2.0
+
+
+def seconds_per_step(objective: nn.Module, items: Sequence[Any], batch_size: int) -> float:
+    """Time a step of pretraining on a few videos.
+
+    Args:
+        objective: One that is thrown away, for it counts its steps; on the device to train on.
+        items: The videos, or some of them.
+        batch_size: Number of videos of a step.
+    """
+    device = next(objective.parameters()).device
+    batch = [_to(items[index], device) for index in range(min(len(items), batch_size, ENOUGH_VIDEOS))]
+    for _ in range(2):  # the first is slower
+        started = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the run says it
+            objective(batch).loss.backward()
+        seconds = time.perf_counter() - started
+        if seconds > ENOUGH_SECONDS:
+            break
+    return seconds * batch_size / len(batch)
+
+
+def duration(seconds: float) -> str:
+    """Put a length of time into words."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def _to(item: Any, device: Any) -> Any:
+    return tuple(part.to(device) for part in item) if isinstance(item, tuple) else item.to(device)
