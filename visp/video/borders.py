@@ -82,7 +82,7 @@ class Encoder:
         Raises:
             VideoError: If not all can be decoded.
         """
-        from av import CodecContext
+        from av import CodecContext, FFmpegError
 
         decoder: Any = CodecContext.create("h264", "r")
         decoder.extradata = self._stream.codec_context.extradata
@@ -92,7 +92,11 @@ class Encoder:
         base = 0.0
         for packet in (*(packet for _, packet in packets), None):
             base = float(packet.time_base or 0) if packet is not None else base
-            for frame in decoder.decode(packet):
+            try:
+                frames = decoder.decode(packet)
+            except FFmpegError:  # damage is told from the number of frames
+                continue
+            for frame in frames:
                 time = timeline.exact(frame.pts * base)
                 if part.start - TOLERANCE <= time < part.end - TOLERANCE:
                     times.append(time)

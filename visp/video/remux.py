@@ -179,18 +179,17 @@ def _times(packet: Packet[Any], timeline: Timeline) -> tuple[float, float]:
 def _planned(source: Path, index: Index, start: float, end: float) -> _Span:
     """Divide a span into parts."""
     total = len(index.times)
+    start = max(start, float(index.times[index.keys[0]]))
+    if end - start <= TOLERANCE:
+        raise VideoError(f"{shown(source)}: has no frame to begin with at {start:.2f} s")
     if index.framing is None:
-        before = [key for key in index.keys if index.times[key] <= start + TOLERANCE]
-        within = np.flatnonzero(index.times < end - TOLERANCE)
-        if not before or not len(within):
-            raise VideoError(f"{shown(source)}: has no key frame to begin with at {start:.2f} s")
-        first, stop = before[-1], max(int(within[-1]), before[-1]) + 1
+        first = [key for key in index.keys if index.times[key] <= start + TOLERANCE][-1]
+        stop = max(int(np.flatnonzero(index.times < end - TOLERANCE)[-1]), first) + 1
         seen = slice(first, stop)
         ends = index.ends[seen][index.times[seen] >= index.times[first]]
         return _Span([Part(first, stop, float(index.times[first]), float(ends.max()))])
     cuts = [*index.keys, total]
     borders = [float(index.times[key]) for key in index.keys] + [float(index.ends.max())]
-    start = max(start, borders[0])
     inside = [n for n, border in enumerate(borders) if start - TOLERANCE <= border <= end + TOLERANCE]
     if len(inside) < 2:
         return _Span([_decoded(index, start, end)])
