@@ -4,14 +4,16 @@ python benchmarks/pretrain.py --json performance.json        everything, about h
 python benchmarks/pretrain.py --quick                        short videos, small batches: a few minutes
 python benchmarks/pretrain.py --parts speed --models csta    one part of it
 
-The literal loop runs the published CSTA (tests/csta_reference.py) video by video in float32 and keeps the activations
-of the batch. Both sides have the same weights, videos and noise, and the script first checks that they have the same
-gradient. Variants are timed in turn in one process; each peak of memory is that of a process of its own.
+The literal loop runs the published CSTA (tests/summarizers/csta_reference.py), a perceptron or the Transformer video by
+video, and every window by itself, in float32; it keeps the activations of the batch. Both sides have the same weights,
+videos and noise, and the script first checks that they have the same gradient. Variants are timed in turn in one
+process; each peak of memory is that of a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -33,16 +35,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import visp
 from tests.summarizers.csta_reference import ReferenceCSTA
+from visp.contrastive import Windows
 from visp.encoders import AttentionPoolEncoder
-from visp.summarizers import CSTA, CSTAEncoder, GoogleNet
+from visp.summarizers import CSTA, CSTAEncoder, GoogleNet, Transformer
 
-MODELS = ("csta", "googlenet", "light")
-MODES = ("literal", "float32", "float32, checkpointed", "bf16", "bf16, checkpointed")
+MODELS = ("csta", "googlenet", "perceptron", "transformer")
+MODES = ("literal", "float32", "float32, recomputed", "bf16", "bf16, recomputed")
+CONTRASTS = ("videos", "windows", "both")
 FEATURE_DIM = 1024
 TEMPERATURE, SIZE_WEIGHT, BINARY_WEIGHT, LR = 0.5, 1.0, 1.0, 1e-4
 
 
-class LightSummarizer(nn.Module):
+class Perceptron(nn.Module):
     """A perceptron that scores every frame by itself."""
 
     def __init__(self) -> None:
@@ -55,31 +59,66 @@ class LightSummarizer(nn.Module):
         return logits
 
 
+class LiteralAttentionPool(nn.Module):
+    """What an attention encoder computes, as its parts say it: every frame becomes a token, a key and a value."""
+
+    def __init__(self, encoder: AttentionPoolEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Embed frames (T, d): (e,)."""
+        part = self.encoder
+        tokens = part.frame_embedding(frames * (frames.square().mean() + 1e-12).rsqrt())
+        hidden = part.norm1(part.query + part.attention(part.query, tokens, tokens, need_weights=False)[0])
+        hidden = part.norm2(hidden + part.feed_forward(hidden))
+        embedding: Tensor = F.normalize(hidden[0], dim=0) * part.scale**0.5
+        return embedding
+
+
 class LiteralPretrainer(nn.Module):
     """Section 3 of the paper as a reader would write it: Eq. 6, 7, 8, 3 and 10, one video at a time."""
 
-    def __init__(self, summarizer: nn.Module, encoder: nn.Module, noise: Callable[[int, int], Tensor]) -> None:
+    def __init__(
+        self, summarizer: nn.Module, encoder: nn.Module, noise: Callable[[int, int], Tensor], contrast: str
+    ) -> None:
         super().__init__()
         self.summarizer = summarizer
         self.encoder = encoder
         self.noise = noise
+        self.contrast = contrast
 
     def forward(self, videos: Sequence[Tensor]) -> Tensor:
         """Return the loss of a batch."""
-        summaries, originals, size, binary = [], [], torch.zeros(()), torch.zeros(())
+        gated, size, binary = [], torch.zeros(()), torch.zeros(())
         for index, frames in enumerate(videos):
             eps = self.noise(index, len(frames))
             alpha = self._logits(frames)
             y = torch.sigmoid((torch.log(eps) - torch.log(1 - eps) + alpha) / TEMPERATURE)
-            summaries.append(self._embed(frames * y[:, None]))
-            originals.append(self._embed(frames))
+            gated.append(frames * y[:, None])
             size = size + y.mean() / len(videos)
             binary = binary + (y * (1 - y)).mean() / len(videos)
-        loss = torch.zeros(())
+        loss = SIZE_WEIGHT * size + BINARY_WEIGHT * binary
+        if self.contrast in ("videos", "both"):
+            loss = loss + self._info_nce(gated, videos)
+        if self.contrast in ("windows", "both"):
+            windows = [Windows().spans(len(frames)) for frames in videos]
+            losses = [
+                self._info_nce([summary[first:end] for first, end in cuts], [frames[first:end] for first, end in cuts])
+                for summary, frames, cuts in zip(gated, videos, windows, strict=True)
+            ]
+            loss = loss + torch.stack(losses).mean()
+        return loss
+
+    def _info_nce(self, summaries: Sequence[Tensor], originals: Sequence[Tensor]) -> Tensor:
+        """Return Eq. 3, mean over what is compared."""
+        embedded = [self._embed(frames) for frames in originals]
+        losses = []
         for index, summary in enumerate(summaries):
-            similarities = torch.stack([torch.dot(summary, original) for original in originals])
-            loss = loss - F.log_softmax(similarities, dim=0)[index] / len(videos)
-        return loss + SIZE_WEIGHT * size + BINARY_WEIGHT * binary
+            query = self._embed(summary)
+            similarities = torch.stack([torch.dot(query, original) for original in embedded])
+            losses.append(-F.log_softmax(similarities, dim=0)[index])
+        return torch.stack(losses).mean()
 
     def _logits(self, frames: Tensor) -> Tensor:
         summarizer = self.summarizer
@@ -116,41 +155,44 @@ def make_videos(number: int, length: int) -> list[Tensor]:
     return [F.normalize(torch.randn(length, FEATURE_DIM, generator=generator), dim=1) for _ in range(number)]
 
 
-def make_pretrainers(model: str, modes: Sequence[str], number: int) -> dict[str, nn.Module]:
+def make_pretrainers(model: str, modes: Sequence[str], number: int, contrast: str = "videos") -> dict[str, nn.Module]:
     """Make a pretrainer for each mode, all with the same weights."""
-    torch.manual_seed(0)
     made: dict[str, nn.Module] = {}
-    if model == "light":
-        light = LightSummarizer(), AttentionPoolEncoder(FEATURE_DIM)
-        weights = [part.state_dict() for part in light]
-    else:
-        weights = [ReferenceCSTA(FEATURE_DIM, value_embedding=part).state_dict() for part in (model == "csta", True)]
     for mode in modes:
-        parts: tuple[nn.Module, nn.Module]
-        if model == "light":
-            parts = LightSummarizer(), AttentionPoolEncoder(FEATURE_DIM)
-        elif mode == "literal":
-            reference = [ReferenceCSTA(FEATURE_DIM, value_embedding=part) for part in (model == "csta", True)]
-            parts = reference[0], reference[1]
-        else:
-            ours = CSTA if model == "csta" else GoogleNet
-            parts = ours(FEATURE_DIM), CSTAEncoder(FEATURE_DIM, pooling="cls")
-        for part, state in zip(parts, weights, strict=True):
-            load = part.load_published if isinstance(part, CSTA | CSTAEncoder | GoogleNet) else part.load_state_dict
-            load(state)
+        torch.manual_seed(0)
+        parts = make_light(model, mode) if model in ("perceptron", "transformer") else make_cnn(model, mode)
         if mode == "literal":
-            made[mode] = LiteralPretrainer(parts[0], parts[1], noise)
+            made[mode] = LiteralPretrainer(*parts, noise, contrast)
         else:
             made[mode] = visp.ViSPPretrainer(
                 *parts,
-                contrast="videos",
+                contrast=contrast,  # type: ignore[arg-type]
                 sampler=KnownNoise(number),
                 size=visp.FixedSize(SIZE_WEIGHT),
                 binary_weight=BINARY_WEIGHT,
-                recompute="checkpointed" in mode,
+                recompute="recomputed" in mode,
                 seed=0,
             )
     return made
+
+
+def make_light(model: str, mode: str) -> tuple[nn.Module, nn.Module]:
+    """Make a light summarizer and the attention encoder."""
+    summarizer = Perceptron() if model == "perceptron" else Transformer(FEATURE_DIM)
+    encoder = AttentionPoolEncoder(FEATURE_DIM)
+    return summarizer, LiteralAttentionPool(encoder) if mode == "literal" else encoder
+
+
+def make_cnn(model: str, mode: str) -> tuple[nn.Module, nn.Module]:
+    """Make CSTA or GoogleNet, and CSTA as encoder: as published for the literal loop, else visp's."""
+    references = [ReferenceCSTA(FEATURE_DIM, value_embedding=part) for part in (model == "csta", True)]
+    if mode == "literal":
+        return references[0], references[1]
+    summarizer = CSTA(FEATURE_DIM) if model == "csta" else GoogleNet(FEATURE_DIM)
+    encoder = CSTAEncoder(FEATURE_DIM, pooling="cls")
+    summarizer.load_published(references[0].state_dict())
+    encoder.load_published(references[1].state_dict())
+    return summarizer, encoder
 
 
 def loss_of(pretrainer: nn.Module, mode: str, videos: Sequence[Tensor]) -> Tensor:
@@ -160,10 +202,10 @@ def loss_of(pretrainer: nn.Module, mode: str, videos: Sequence[Tensor]) -> Tenso
     return loss
 
 
-def agreement(model: str, length: int) -> dict[str, Any]:
+def agreement(model: str, length: int, contrast: str) -> dict[str, Any]:
     """Compare loss and gradient of the summarizer, float32 with the literal loop, without dropout."""
     videos = make_videos(2, length)
-    pretrainers = make_pretrainers(model, ("literal", "float32"), len(videos))
+    pretrainers = make_pretrainers(model, ("literal", "float32"), len(videos), contrast)
     losses, gradients = [], []
     for mode, pretrainer in pretrainers.items():
         for layer in pretrainer.modules():
@@ -177,13 +219,21 @@ def agreement(model: str, length: int) -> dict[str, Any]:
     names = gradients[0].keys() & gradients[1].keys()
     literal, ours = (torch.cat([gradient[name] for name in sorted(names)]) for gradient in gradients)
     difference = float((ours - literal).norm() / literal.norm())
-    return {"part": "agreement", "model": model, "losses": losses, "relative_difference_of_gradients": difference}
+    return {
+        "part": "agreement",
+        "model": model,
+        "contrast": contrast,
+        "losses": losses,
+        "relative_difference_of_gradients": difference,
+    }
 
 
-def speed(model: str, modes: Sequence[str], number: int, length: int, rounds: int) -> list[dict[str, Any]]:
+def speed(
+    model: str, modes: Sequence[str], number: int, length: int, rounds: int, contrast: str
+) -> list[dict[str, Any]]:
     """Time steps of every mode in turn, after one that is not counted."""
     videos = make_videos(number, length)
-    pretrainers = make_pretrainers(model, modes, number)
+    pretrainers = make_pretrainers(model, modes, number, contrast)
     optimizers = {mode: torch.optim.Adam(pretrainers[mode].parameters(), lr=LR) for mode in modes}
     seconds: dict[str, list[float]] = {mode: [] for mode in modes}
     for _ in range(rounds + 1):
@@ -195,6 +245,7 @@ def speed(model: str, modes: Sequence[str], number: int, length: int, rounds: in
         {
             "part": "speed",
             "model": model,
+            "contrast": contrast,
             "mode": mode,
             "videos": number,
             "frames": length,
@@ -206,16 +257,17 @@ def speed(model: str, modes: Sequence[str], number: int, length: int, rounds: in
     ]
 
 
-def memory(model: str, mode: str, number: int, length: int) -> dict[str, Any]:
+def memory(model: str, mode: str, number: int, length: int, contrast: str) -> dict[str, Any]:
     """Measure the peak memory of this process over two steps, the second with Adam's state there."""
     videos = make_videos(number, length)
-    (pretrainer,) = make_pretrainers(model, (mode,), number).values()
+    (pretrainer,) = make_pretrainers(model, (mode,), number, contrast).values()
     optimizer = torch.optim.Adam(pretrainer.parameters(), lr=LR)
     before = peak_mib()
     seconds = [timed_step(pretrainer, optimizer, mode, videos) for _ in range(2)]
     return {
         "part": "memory",
         "model": model,
+        "contrast": contrast,
         "mode": mode,
         "videos": number,
         "frames": length,
@@ -247,19 +299,21 @@ def plan(options: argparse.Namespace) -> list[dict[str, Any]]:
     """List the measurements, each for a process of its own."""
     number, length = options.videos or (2 if options.quick else 4), options.frames or (60 if options.quick else 300)
     tasks: list[dict[str, Any]] = []
-    for model in options.models:
+    for model, contrast in itertools.product(options.models, options.contrasts):
+        common = {"model": model, "contrast": contrast}
         if "speed" in options.parts:
-            tasks.append({"do": "agreement", "model": model, "length": length})
-            task = {"do": "speed", "model": model, "modes": MODES, "number": number, "length": length}
-            tasks.append({**task, "rounds": options.rounds})
+            tasks.append({"do": "agreement", "length": length, **common})
+            modes = [mode for mode in MODES if contrast == "videos" or mode in ("literal", "float32")]
+            tasks.append({"do": "speed", "modes": modes, "number": number, "length": length, **common})
+            tasks[-1]["rounds"] = options.rounds
         if "memory" in options.parts:
             sizes = [(2, length), (4, length), (8, length), (2, 2 * length)][: 2 if options.quick else None]
             for mode in MODES:
-                tasks += [{"do": "memory", "model": model, "mode": mode, "number": n, "length": t} for n, t in sizes]
+                tasks += [{"do": "memory", "mode": mode, "number": n, "length": t, **common} for n, t in sizes]
     if "paper" in options.parts and not options.quick:  # the paper's batch, which the literal loop has no room for
         tasks += [
-            {"do": "memory", "model": "csta", "mode": mode, "number": 32, "length": 300}
-            for mode in ("bf16, checkpointed", "bf16", "float32, checkpointed")
+            {"do": "memory", "model": "csta", "mode": mode, "number": 32, "length": 300, "contrast": "videos"}
+            for mode in ("bf16, recomputed", "bf16", "float32, recomputed")
         ]
     return tasks
 
@@ -282,26 +336,29 @@ def do(task: dict[str, Any]) -> list[dict[str, Any]]:
 def report(results: Sequence[dict[str, Any]]) -> str:
     """Return the results as Markdown."""
     lines = [
-        f"{r['model']}: loss {r['losses'][0]:.6f} literal, {r['losses'][1]:.6f} visp; gradients of the summarizer "
-        f"differ by {r['relative_difference_of_gradients']:.1e} of their norm"
+        f"{r['model']}, {r['contrast']}: loss {r['losses'][0]:.6f} literal, {r['losses'][1]:.6f} visp; gradients of "
+        f"the summarizer differ by {r['relative_difference_of_gradients']:.1e} of their norm"
         for r in results
         if r["part"] == "agreement"
     ]
     timed = [r for r in results if r["part"] == "speed"]
     if timed:
-        lines += ["", "| model | mode | N | T | s per video and step | fastest | times as fast as literal |"]
-        lines += ["|---|---|---|---|---|---|---|"]
+        lines += ["", "| model | contrast | mode | N | T | s per video and step | fastest | times as fast as literal |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
     lines += [
-        f"| {r['model']} | {r['mode']} | {r['videos']} | {r['frames']} | {r['seconds_a_video']:.4f} | "
-        f"{r['fastest']:.4f} | {r['times_literal']:.2f} |"
+        f"| {r['model']} | {r['contrast']} | {r['mode']} | {r['videos']} | {r['frames']} | "
+        f"{r['seconds_a_video']:.4f} | {r['fastest']:.4f} | {r['times_literal']:.2f} |"
         for r in timed
     ]
     sized = [r for r in results if r["part"] == "memory"]
     if sized:
-        lines += ["", "| model | mode | N | T | peak MiB | of it before the first step | s per video and step |"]
-        lines += ["|---|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            "| model | contrast | mode | N | T | peak MiB | of it before the first step | s per video and step |",
+        ]
+        lines += ["|---|---|---|---|---|---|---|---|"]
     lines += [
-        f"| {r['model']} | {r['mode']} | {r['videos']} | {r['frames']} | {r['peak_mib']:.0f} | "
+        f"| {r['model']} | {r['contrast']} | {r['mode']} | {r['videos']} | {r['frames']} | {r['peak_mib']:.0f} | "
         f"{r['peak_mib_before']:.0f} | {r['seconds_a_video']:.4f} |"
         for r in sized
     ]
@@ -338,6 +395,7 @@ def main() -> None:
     parts = ("speed", "memory", "paper")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--contrasts", nargs="+", choices=CONTRASTS, default=CONTRASTS)
     parser.add_argument("--quick", action="store_true", help="T = 60, batches of 2 and 4, not the paper's batch")
     parser.add_argument("--videos", type=int, help="N of the speed part (4, or 2 if quick)")
     parser.add_argument("--frames", type=int, help="T of the speed and memory parts (300, or 60 if quick)")
