@@ -275,3 +275,18 @@ def test_what_is_no_folder_of_a_run_is_refused_in_one_line(tmp_path: Path, confi
     (tmp_path / "config.json").write_text('{"summarizer": "csta", "features": {"extractor": "os:abort"}}')
     with pytest.raises(ValueError, match="features are those of os:abort: give extractor"):
         visp.load(tmp_path)
+
+
+def test_a_run_of_a_module_that_code_made_is_loaded_with_it(tmp_path: Path) -> None:
+    summarizer = torch.nn.Sequential(torch.nn.Linear(4, 1))
+    (tmp_path / "config.json").write_text("{}")
+    torch.save(summarizer.state_dict(), tmp_path / "weights.pt")
+    images = torch.nn.Conv2d(3, 4, 224)
+    with pytest.raises(ValueError, match="does not say which summarizer it trained: give summarizer"):
+        visp.load(tmp_path, extractor=images)
+    own = torch.nn.Sequential(torch.nn.Linear(4, 1))
+    loaded = visp.load(tmp_path, summarizer=own, extractor=images)
+    assert loaded.summarizer is own
+    assert torch.equal(own[0].weight, summarizer[0].weight)
+    with pytest.raises(TypeError, match="Sequential has no save_pretrained: derive it from Pretrained"):
+        loaded.save_pretrained(tmp_path / "shared")
