@@ -33,7 +33,7 @@ import torch
 import torch._dynamo  # as the modules below, imported before commands are forked
 from torch import Tensor, nn
 
-import visp.cli.learn
+import visp.cli.summarize.learn
 import visp.studies.cross_validation
 import visp.summarizers
 import visp.training
@@ -151,7 +151,7 @@ def _run(words: list[str], folder: Path) -> None:
     for number, name in ((1, "output"), (2, "errors")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     torch.set_num_threads(1)
-    visp.cli.learn._STEPS = 40
+    visp.cli.summarize.learn._STEPS = 40
     status = visp.cli.main(words)
     gc.collect()
     sys.stdout.flush()

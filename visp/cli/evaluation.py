@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import reprlib
-from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visp._version import __version__
 from visp.cli.options import (
@@ -21,10 +20,14 @@ from visp.cli.options import (
     default_folder,
     given,
     given_options,
+    name_summarizer,
+    named,
     natural,
     new_summarizer,
     open_videos,
+    where_weights_are,
 )
+from visp.eval.protocols import BENCHMARKS, PROTOCOLS
 
 if TYPE_CHECKING:
     from visp.data import Split, VideoDataset
@@ -45,11 +48,13 @@ def _add_finetune(commands: Commands) -> None:
 
 
 def _fill_finetune(parser: argparse.ArgumentParser) -> None:
+    from visp.training.options import FinetuneOptions
+
     add_data(parser, "h5 files with `gtscore` and what the protocol needs")
     add_summarizer(parser, device=False)
     _add_splits(parser)
     parser.add_argument("--fold", type=natural, default=0, metavar="K", help="fold of the split file, from 0")
-    _add_labelled_training(parser)
+    add_options(parser, FinetuneOptions)
     _add_protocol(parser)
     add_folder(parser, "finetune")
 
@@ -59,7 +64,7 @@ def _add_evaluate(commands: Commands) -> None:
     add_data(parser, "h5 files with what the protocol needs")
     add_summarizer(parser)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--weights", metavar="FILE", help="weights of the summarizer")
+    source.add_argument("--weights", metavar="FILE", help="weights of the summarizer, or the folder of a run")
     source.add_argument("--scores", metavar="FILE", help="JSON of scores by video instead: {video: [score, ...]}")
     _add_splits(parser)
     parser.add_argument("--fold", type=natural, metavar="K", help="only the test videos of this fold of --splits")
@@ -76,13 +81,13 @@ def _add_crossval(commands: Commands) -> None:
 
 
 def _fill_crossval(parser: argparse.ArgumentParser) -> None:
+    from visp.studies.cross_validation import CrossValidationOptions
+
     add_data(parser, "h5 files with `gtscore` and what the protocol needs")
     add_summarizer(parser, device=False)
-    parser.add_argument("--pretrained", metavar="FILE", help="weights to start every fold from")
     _add_splits(parser)
     parser.add_argument("--folds", type=int, default=5, metavar="K", help="folds to draw where there is no split file")
-    parser.add_argument("--rounds", type=int, default=1, metavar="K", help="how often all folds are done")
-    _add_labelled_training(parser, leave_out=("weights", "resume", "tensorboard"))
+    add_options(parser, CrossValidationOptions, leave_out=("weights", "resume", "tensorboard"))
     _add_protocol(parser)
     parser.add_argument(
         "--compare-with", type=Path, metavar="DIR", help="test the difference to another cross-validation's folder"
@@ -99,16 +104,10 @@ def _add_splits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", metavar="FILE", help="split file: JSON, YAML or CSTA's lines")
 
 
-def _add_labelled_training(parser: argparse.ArgumentParser, leave_out: Collection[str] = ()) -> None:
-    from visp.training.options import FinetuneOptions
-
-    add_options(parser, FinetuneOptions, leave_out=leave_out)
-
-
 def _add_protocol(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--protocol", default="csta", choices=("csta", "otani", "msva", "scores"), help="rank correlation, see docs")
-    add("--benchmark", required=True, choices=("summe", "tvsum"), help="whose rules hold")
+    add("--protocol", default="csta", choices=PROTOCOLS, help="rank correlation, see docs")
+    add("--benchmark", required=True, choices=BENCHMARKS, help="whose rules hold")
     add("--user-scores", metavar="FILE", help="TVSum's raw scores: ydata-anno.tsv or ydata-tvsum50.mat")
     add(
         "--segment-length",
@@ -122,9 +121,11 @@ def _finetune(options: argparse.Namespace) -> None:
     import torch
 
     from visp.training import finetune
+    from visp.training.options import FinetuneOptions
 
     check_resume(options)
     check_device(options)
+    name_summarizer(options, getattr(options, "weights", None))
     if options.splits is None:
         raise ValueError("--splits is missing: the file that says which videos to train and to test on")
     dataset = open_videos(options)
@@ -137,16 +138,16 @@ def _finetune(options: argparse.Namespace) -> None:
         dataset,
         split,
         evaluator=_evaluator(options, dataset),
-        **_training(options),
+        **given_options(options, FinetuneOptions),
         out_dir=out,
-        config={"command_line": given(options), "visp_version": __version__},
+        config={**named(options), "command_line": given(options), "visp_version": __version__},
     )
     if result.test is not None:
         print(result.test.table())
     print(f"the weights are those of epoch {result.epoch}, chosen by: {result.select}")
     if result.select == "test":
         print("the epoch was chosen on the test videos: the metrics above are better than unseen videos would show")
-    print(f"the summarizer's weights: {out / 'weights.pt'}")
+    print(where_weights_are(out))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -157,6 +158,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from visp.weights import load_weights
 
     check_device(options)
+    name_summarizer(options, options.weights)
     inputs = [*options.data, options.weights, options.scores, options.splits, options.user_scores]
     check_outputs(options.json, inputs=[path for path in inputs if path is not None], overwrite=options.overwrite)
     dataset = open_videos(options)
@@ -182,11 +184,12 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _crossval(options: argparse.Namespace) -> None:
     from visp.data import make_splits, read_splits
     from visp.eval.metrics import METRICS
-    from visp.studies.cross_validation import cross_validate
+    from visp.studies.cross_validation import CrossValidationOptions, cross_validate
     from visp.studies.results import read_results, results_table
     from visp.studies.significance import compare
 
     check_device(options)
+    name_summarizer(options, options.pretrained)
     dataset = open_videos(options)
     splits = (
         make_splits(dataset.names, folds=options.folds, seed=getattr(options, "seed", 0))
@@ -200,9 +203,8 @@ def _crossval(options: argparse.Namespace) -> None:
         dataset,
         splits,
         evaluator=_evaluator(options, dataset),
-        rounds=options.rounds,
-        pretrained=options.pretrained,
-        **_training(options),
+        **given_options(options, CrossValidationOptions),
+        config=named(options),
         out_dir=options.out,
     )
     rows = {} if other is None else {str(options.compare_with): other}
@@ -213,13 +215,6 @@ def _crossval(options: argparse.Namespace) -> None:
         for metric in METRICS:
             print(f"{metric}: {compare(other, result, metric)}")
     print(f"video by video: {options.out / 'results.json'}")
-
-
-def _training(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of a fine-tuning run as its arguments."""
-    from visp.training.options import FinetuneOptions
-
-    return given_options(options, FinetuneOptions)
 
 
 def _fold(options: argparse.Namespace, dataset: VideoDataset) -> Split:

@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser, options: type[Any], *, leave_ou
     """Add a flag for each field of a class of options (:mod:`visp.training.options`)."""
     from visp.training.options import described, vars_for_hints
 
-    types = get_type_hints(options, vars_for_hints())
+    types = get_type_hints(options, vars_for_hints(options))
     for field in described(options):
         flag = field.metadata["flag"]
         if flag is None or field.name in leave_out:
@@ -96,7 +96,7 @@ def _parsing(name: str, kind: Any, default: object, least: float | None) -> dict
         return {"type": float, "metavar": "X"}
     if int in kinds:
         return {"type": natural if least == 0 else int, "metavar": "N"}
-    return {"metavar": "FILE" if name == "weights" else name.upper()}
+    return {"metavar": "FILE" if name in ("weights", "pretrained") else name.upper()}
 
 
 def add_data(parser: argparse.ArgumentParser, help_text: str) -> None:
@@ -119,7 +119,9 @@ def add_isolate(parser: argparse.ArgumentParser) -> None:
 def add_summarizer(parser: argparse.ArgumentParser, *, device: bool = True) -> None:
     """Add the options that say which summarizer, and where it computes."""
     parser.add_argument(
-        "--summarizer", default="csta", metavar="NAME", help=f"csta, googlenet, transformer, {FACTORY_HELP}"
+        "--summarizer",
+        metavar="NAME",
+        help=f"csta, googlenet, transformer, {FACTORY_HELP}; that of the run where weights are a run's, else csta",
     )
     parser.add_argument("--width", type=int, metavar="N", help="width of a built-in summarizer, its own if not given")
     if device:
@@ -161,6 +163,30 @@ def open_videos(options: argparse.Namespace, *, index: str | None = None, say: b
             f"per video), features of dimension {dataset.feature_dim}"
         )
     return dataset
+
+
+def name_summarizer(options: argparse.Namespace, weights: str | None) -> None:
+    """Name the summarizer where it is not: that of the run whose folder ``weights`` is, or CSTA."""
+    from visp.recorded import read_run
+
+    if options.summarizer is None and weights is not None and Path(weights).is_dir():
+        recorded = read_run(weights)
+        if recorded.summarizer is None:
+            raise ValueError(f"{weights}: the run does not say which summarizer it trained: give --summarizer")
+        options.summarizer = recorded.summarizer
+        options.width = options.width or recorded.arguments.get("width")
+    options.summarizer = options.summarizer or "csta"
+
+
+def named(options: argparse.Namespace) -> dict[str, Any]:
+    """Return which summarizer a run trains, to record beside it; see :func:`visp.recorded.read_run`."""
+    return {"summarizer": options.summarizer, **({} if options.width is None else {"width": options.width})}
+
+
+def where_weights_are(folder: Path) -> str:
+    """Say where a run left its weights."""
+    more = folder / "weights.safetensors"
+    return f"the summarizer's weights: {folder / 'weights.pt'}" + (f", and as {more.name}" if more.exists() else "")
 
 
 def new_summarizer(options: argparse.Namespace, feature_dim: int) -> nn.Module:

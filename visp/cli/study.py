@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visp.cli.options import Commands, add_command, add_isolate
+from visp.cli.studies import add_commands as add_variants
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +42,7 @@ def add_commands(commands: Commands) -> None:
     add("--json", type=Path, metavar="FILE", help="write the table there too")
     add("--overwrite", action="store_true", help="replace an existing file of --json")
     add_isolate(controls)
+    add_variants(studies)
 
 
 def _controls(options: argparse.Namespace) -> None:
