@@ -14,7 +14,16 @@ import visp
 from tests.builders import LinearSummarizer
 from visp.adapters import adapt_encoder, adapt_summarizer
 from visp.summarizers import CSTA, GoogleNet
-from visp.weights import CheckpointError, load_into, load_state, own_module, read_googlenet, read_weights, save_state
+from visp.weights import (
+    CheckpointError,
+    load_into,
+    load_state,
+    own_module,
+    read_googlenet,
+    read_weights,
+    save_safetensors,
+    save_state,
+)
 
 NUM_DAMAGES = 400
 
@@ -120,6 +129,77 @@ def test_what_is_no_regular_file_is_refused_without_being_opened(tmp_path: Path)
             load_state(path)
     with pytest.raises(FileNotFoundError, match=r"absent\.pt"):
         visp.load_weights(summarizer(), tmp_path / "absent.pt")
+
+
+# --- safetensors and folders -------------------------------------------------------------------------------
+
+
+def test_safetensors_hold_the_weights_for_other_readers_too(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors")
+    module, path = summarizer(), tmp_path / "w.safetensors"
+    module[2] = nn.Linear(4, 1)
+    module.append(module[0])  # a tied layer
+    save_safetensors(module.state_dict(), path, {"config": "{}"})
+    with safetensors.safe_open(path, "pt") as file:
+        assert same({name: file.get_tensor(name) for name in file.keys()}, module.state_dict())  # noqa: SIM118
+        assert file.metadata()["config"] == "{}"
+    other = summarizer().append(nn.Linear(6, 4))
+    visp.load_weights(other, path)
+    assert same(other.state_dict(), module.state_dict())
+
+
+def test_damaged_safetensors_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    state, path = summarizer().state_dict(), tmp_path / "w.safetensors"
+    save_safetensors(state, path, {"config": '{"seed": 0}'})
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    for _ in range(NUM_DAMAGES):
+        path.write_bytes(damaged(whole, rng))
+        try:
+            found = load_state(path)
+        except CheckpointError:
+            continue
+        assert same(found, state)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"0.bias": torch.tensor([1.0, float("nan"), 0, 0])}, "not finite"),
+        ({"0.bias": torch.ones(5)}, r"expected \(4,\), got \(5,\)"),
+        ({"9.bias": torch.ones(5)}, "unexpected: 9.bias"),
+    ],
+)
+def test_what_safetensors_hold_must_fit(tmp_path: Path, change: dict[str, Tensor], reason: str) -> None:
+    pytest.importorskip("safetensors")
+    save_safetensors({**summarizer().state_dict(), **change}, tmp_path / "w.safetensors", {})
+    with pytest.raises(CheckpointError, match=reason):
+        visp.load_weights(summarizer(), tmp_path / "w.safetensors")
+
+
+def test_without_safetensors_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for act in (load_state, lambda path: save_safetensors({}, path, {})):
+        with pytest.raises(ModuleNotFoundError, match=r'pip install "visp\[hub\]"'):
+            act(tmp_path / "w.safetensors")
+
+
+def test_what_the_format_cannot_hold_is_said() -> None:
+    pytest.importorskip("safetensors")
+    for value in (torch.zeros(1, dtype=torch.complex128), "text"):
+        with pytest.raises(ValueError, match="safetensors"):
+            save_safetensors({"a": value}, "w.safetensors", {})  # type: ignore[dict-item]
+
+
+def test_the_folder_of_a_run_stands_for_its_weights(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is not the folder of a finished run: it holds no weights\.pt or"):
+        visp.load_weights(summarizer(), tmp_path)
+    module, other = summarizer(), summarizer()
+    save_state(module.state_dict(), tmp_path / "weights.pt")
+    visp.load_weights(other, tmp_path)
+    assert same(other.state_dict(), module.state_dict())
 
 
 # --- what weights are wrapped in ----------------------------------------------------------------------------

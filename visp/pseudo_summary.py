@@ -89,6 +89,7 @@ class PseudoSummaries:
     def __init__(self, videos: VideoSource, share: float = 0.15) -> None:
         self.videos = videos
         self.names, self.lengths = videos.names, videos.lengths
+        self.provenance = getattr(videos, "provenance", {})
         self.labels = []
         for index, name in enumerate(videos.names):
             gtscore = videos.record(index).gtscore

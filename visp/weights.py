@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import json
 import os
 import stat
 import struct
@@ -16,13 +18,17 @@ from torch import Tensor, nn
 
 from visp.adapters import AdaptedEncoder, AdaptedSummarizer
 from visp.inputs import Standardization, beside, carry
-from visp.utils.files import unfinished
+from visp.utils.files import replacing, shown, unfinished
 
 NAMES_SHOWN = 3
 
 _MARK = b"visp-sha256:"
 _COMMENT_SIZE = len(_MARK) + 64
 _ZIP_END_SIZE = 22  # without the comment
+
+_IN_A_FOLDER = ("weights.pt", "weights.safetensors", "model.safetensors")
+_SAFE = ".safetensors"
+_SAFE_HASH = "visp_sha256"
 
 _WRAPPINGS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
@@ -63,11 +69,27 @@ def save_state(state: object, path: str | os.PathLike[str]) -> None:
         os.fsync(file.fileno())
 
 
+def weights_file(path: str | os.PathLike[str]) -> Path:
+    """Return the file of weights that a path means: itself, or of the folder of a run, the one in it.
+
+    Raises:
+        CheckpointError: If a folder holds none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for name in _IN_A_FOLDER:
+        if (path / name).is_file():
+            return path / name
+    raise CheckpointError(f"{shown(path)} is not the folder of a finished run: it holds no {' or '.join(_IN_A_FOLDER)}")
+
+
 def load_state(path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """Load a dict of tensors and plain values with ``weights_only=True``: no code in the file is run.
 
     A file written by :func:`save_state` must have the hash that it carries; another zip file of torch, the checksums
-    of its parts.
+    of its parts. A file whose name ends in ``.safetensors`` is one of that format; if :func:`save_safetensors` wrote
+    it, it must have its hash.
 
     Args:
         path: The file.
@@ -79,20 +101,59 @@ def load_state(path: str | os.PathLike[str], *, map_location: str | torch.device
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is no regular file, is damaged, cannot be loaded or holds no dict.
+        ModuleNotFoundError: If it is of the format safetensors, and that is not installed.
     """
     if not stat.S_ISREG(Path(path).stat().st_mode):
         raise CheckpointError(f"{path} is not a file of weights: it is a folder, a pipe or a device")
+    safe = Path(path).suffix.lower() == _SAFE
+    if safe:
+        _require_safetensors()
     try:
+        if safe:
+            return {name: value.to(map_location) for name, value in _read_safetensors(Path(path)).items()}
         with Path(path).open("rb") as file:
             _check_whole(file)
             file.seek(0)
             state = torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} is not a file of weights that torch can load: {reason}") from error
+        what = "of the format safetensors" if safe else "that torch can load"
+        raise CheckpointError(f"{path} is not a file of weights {what}: {reason}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a state dict")
     return state
+
+
+def save_safetensors(state: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
+    """Save a state dict in the format safetensors, atomically, and with a hash in its metadata.
+
+    Args:
+        state: Tensors by name; those that share memory are written apart.
+        path: Where to; an older file there is replaced at once or not at all.
+        metadata: More texts for the file's metadata.
+
+    Raises:
+        ModuleNotFoundError: If safetensors is not installed.
+        ValueError: If something is no tensor, or of a kind that the format does not know.
+    """
+    _require_safetensors()
+    from safetensors.torch import save
+
+    if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"the format safetensors holds tensors alone, and {others[0]} is none")
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    texts = {"format": "pt", **metadata}
+    try:
+        data = save(tensors, {**texts, _SAFE_HASH: _safe_hash(tensors, texts)})
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"the format safetensors cannot hold it: {error}") from error
+    with replacing(Path(path)) as file:
+        file.write(data)
+
+
+def has_safetensors() -> bool:
+    """Return whether the format safetensors can be written and read, as the extra ``hub`` brings it."""
+    return importlib.util.find_spec("safetensors") is not None
 
 
 def read_weights(
@@ -104,14 +165,14 @@ def read_weights(
     given and has no such names, the prefixes ``module.`` and ``_orig_mod.`` on every name.
 
     Args:
-        weights: A file, or what it holds.
+        weights: A file, the folder of a run, or what a file holds.
         module: What the weights are for.
 
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: As in :func:`load_state`.
     """
-    state: Mapping[str, Any] = weights if isinstance(weights, Mapping) else load_state(weights)
+    state: Mapping[str, Any] = weights if isinstance(weights, Mapping) else load_state(weights_file(weights))
     for key in _WRAPPINGS:
         if isinstance(state.get(key), Mapping) and not any(isinstance(value, Tensor) for value in state.values()):
             state = state[key]
@@ -160,8 +221,8 @@ def load_weights(summarizer: nn.Module, weights: str | os.PathLike[str] | Mappin
 
     Args:
         summarizer: The user's module, or what it is wrapped in.
-        weights: A file, or a state dict under the module's own keys; see :func:`read_weights` for what they may be
-            wrapped in.
+        weights: A file, the folder of a run, or a state dict under the module's own keys; see :func:`read_weights` for
+            what they may be wrapped in.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -171,7 +232,7 @@ def load_weights(summarizer: nn.Module, weights: str | os.PathLike[str] | Mappin
     source = "the state dict" if isinstance(weights, Mapping) else weights
     load_into(module, read_weights(weights, module), f"{source} does not fit the summarizer")
     if not isinstance(weights, Mapping):
-        kept = beside(Path(weights))
+        kept = beside(weights_file(weights))
         carry(summarizer, Standardization(**load_state(kept)) if kept.exists() else None)
 
 
@@ -235,6 +296,28 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load
+
+    data = path.read_bytes()
+    tensors: dict[str, Tensor] = load(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    texts = dict(header.get("__metadata__", {}))
+    kept = texts.pop(_SAFE_HASH, None)
+    if kept is not None and kept != _safe_hash(tensors, texts):
+        raise CheckpointError("it is damaged; its SHA-256 is not the one that it carries")
+    return tensors
+
+
+def _safe_hash(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
+    return hashlib.sha256(f"{state_hash(tensors)} {json.dumps(texts, sort_keys=True)}".encode()).hexdigest()
+
+
+def _require_safetensors() -> None:
+    if not has_safetensors():
+        raise ModuleNotFoundError('.safetensors needs safetensors: pip install "visp[hub]"', name="safetensors")
+
+
 def _check_whole(file: BinaryIO) -> None:
     """Refuse a zip file whose bytes are not those that were written; the error says why."""
     is_zip = file.read(4) == b"PK\x03\x04"
@@ -285,8 +368,8 @@ def _dtype(value: Tensor) -> str:
 def _listed(problems: Mapping[str, list[str]]) -> str:
     """Count the problems of each kind, and show the first of each, one a line."""
     counts = ", ".join(f"{len(names)} {kind.removesuffix(' of')}" for kind, names in problems.items() if names)
-    shown = [(kind, name) for kind, names in problems.items() for name in names[:NAMES_SHOWN]]
-    return "\n  ".join([counts, *(f"{kind}{' ' if kind.endswith(' of') else ': '}{name}" for kind, name in shown)])
+    first = [(kind, name) for kind, names in problems.items() for name in names[:NAMES_SHOWN]]
+    return "\n  ".join([counts, *(f"{kind}{' ' if kind.endswith(' of') else ': '}{name}" for kind, name in first)])
 
 
 def _guess(own: Iterable[str], state: Iterable[str]) -> str:

@@ -156,7 +156,8 @@ def test_pretrain_from_end_to_end(here: Path) -> None:
     assert "step 3: InfoNCE" in done.stdout
     assert f"the summarizer's weights: {Path('run') / 'weights.pt'}" in done.stdout
     assert "keep=" in done.stderr  # the progress bar
-    assert sorted(folder_contents(here / "run")) == ["checkpoint.pt", "config.json", "metrics.jsonl", "weights.pt"]
+    documented = ["checkpoint.pt", "config.json", "metrics.jsonl", "weights.pt", "weights.safetensors"]
+    assert sorted(folder_contents(here / "run")) == documented
     metrics = [json.loads(line) for line in (here / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics] == [1, 2, 3]
     assert set(metrics[0]) >= {"info_nce", "mi_lower_bound", "keep_ratio"}

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from visp import cli
-from visp.data import InMemoryDataset, make_splits, write_splits
+from visp.data import InMemoryDataset, make_splits, write_h5, write_splits
 from visp.data.synthetic import make_corpus, write_corpus
+from visp.weights import load_state, state_hash
 
 NAMES = tuple(f"video_{number}" for number in range(1, 7))
 
@@ -63,6 +64,33 @@ def test_finetune_starts_from_pretrained_weights() -> None:
     assert finetune("--out", "run", "--weights", "start.pt", "--lr", "0") == 0
     found = torch.load("run/weights.pt", weights_only=True)
     assert all(torch.equal(value, found[name]) for name, value in start.items())
+
+
+def test_the_folder_of_a_run_stands_for_its_weights_and_names_the_summarizer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("safetensors")
+    videos = make_corpus(8, feature_dim=8, num_shots=3, shot_length=(1, 2))
+    write_h5("eight.h5", videos, provenance={"extractor": "mine"})
+    data = ("--data", "eight.h5")
+    labels = ("--data", "data.h5", "--benchmark", "summe")
+    splits = ("--splits", "splits.json", "--epochs", "1")
+    assert cli.main(["pretrain", *data, "--summarizer", "few_models:Linear", "--epochs", "1", "--out", "a"]) == 0
+    assert "weights: a/weights.pt, and as weights.safetensors\n" in capsys.readouterr().out
+    assert cli.main(["pretrain", *data, "--weights", "a", "--epochs", "1", "--lr", "0", "--out", "b"]) == 0
+    found = [load_state(f"{run}/weights.{kind}") for run in "ab" for kind in ("pt", "safetensors")]
+    assert len({state_hash(state) for state in found}) == 1
+    assert cli.main(["finetune", *labels, *splits, "--weights", "b", "--out", "c"]) == 0
+    assert cli.main(["evaluate", *labels, "--weights", "c", "--json", "c.json"]) == 0
+    assert cli.main(["crossval", *labels, *splits, "--pretrained", "c", "--out", "d"]) == 0
+    assert cli.main(["evaluate", *labels, "--weights", "d/round-0/fold-0"]) == 0
+    file = ("--weights", "c/weights.safetensors", "--summarizer", "few_models:Linear")
+    assert cli.main(["evaluate", *labels, *file, "--json", "again.json"]) == 0
+    assert Path("c.json").read_text() == Path("again.json").read_text()
+    assert cli.main(["study", "controls", "b", "--identification-steps", "0"]) == 0
+    config = json.loads(Path("a/config.json").read_text())
+    assert config["summarizer"] == "few_models:Linear"
+    assert config["features"]["extractor"] == "mine"
 
 
 def test_finetune_says_that_the_test_videos_chose_the_epoch(capsys: pytest.CaptureFixture[str]) -> None:

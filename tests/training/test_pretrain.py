@@ -293,7 +293,8 @@ def test_resume_with_another_objective_is_refused_by_name(tmp_path: Path, option
 def test_a_run_folder_holds_the_documented_files(tmp_path: Path) -> None:
     result = pretrain(linear_pretrainer(), videos(), out_dir=tmp_path / "a" / "run")
     assert result.out_dir == tmp_path / "a" / "run"
-    assert sorted(contents(tmp_path / "a" / "run")) == ["checkpoint.pt", "config.json", "metrics.jsonl", "weights.pt"]
+    documented = ["checkpoint.pt", "config.json", "metrics.jsonl", "weights.pt", "weights.safetensors"]
+    assert sorted(contents(tmp_path / "a" / "run")) == documented
 
 
 def test_metrics_hold_one_object_a_step(tmp_path: Path) -> None:

@@ -131,7 +131,8 @@ def decode_fully(path: Path) -> None:
         pytest.skip("needs ffmpeg")
     command = ["ffmpeg", "-v", "warning", "-xerror", "-i", str(path), "-f", "null", "-"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Guessed Channel Layout")]
+    assert (done.returncode, said) == (0, [])
 
 
 def real_video(name: str) -> Path:
@@ -165,9 +166,10 @@ def ffmpeg(arguments: str) -> None:
     subprocess.run(["ffmpeg", "-y", "-v", "error", *shlex.split(arguments)], check=True)
 
 
-def heard(path: Path, rate: int = RATE) -> npt.NDArray[np.float64]:
-    """The sound of a file as ffmpeg plays it from the picture's beginning, mono."""
-    command = ["ffmpeg", "-v", "error", "-i", str(path), "-vn", "-ac", "1", "-ar", str(rate), "-f", "f32le", "-"]
+def heard(path: Path, options: str = "") -> npt.NDArray[np.float64]:
+    """The sound of a file as ffmpeg plays it from the picture's beginning, mono, at ``RATE``."""
+    how = ["-vn", *options.split(), "-ac", "1", "-ar", str(RATE), "-f", "f32le", "-"]
+    command = ["ffmpeg", "-v", "error", "-i", str(path), *how]
     done = subprocess.run(command, capture_output=True, check=True)
     return np.frombuffer(done.stdout, np.float32).astype(np.float64)
 

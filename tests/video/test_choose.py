@@ -48,7 +48,7 @@ def test_spans_to_keep_are_there_and_spans_to_drop_are_not() -> None:
     assert [12, 13.5] in found
     assert min(start for start, _ in found) >= 2
     assert sum(end - start for start, end in found) <= 10
-    assert choice.notes == []
+    assert choice.notes == ["A part of a shot too long for what was left of the budget was added."]
 
 
 def test_spans_to_keep_may_exceed_the_budget_and_the_notes_say_so() -> None:
@@ -108,7 +108,11 @@ def test_every_summary_is_within_its_budget_and_as_wished(
     assert choice.shots[-1, 1] == of.n_frames - 1
     assert len(choice.shots) == len(choice.scores)
     found = spans(of, choice)
-    assert 0 < sum(end - start for start, end in found) <= longest + 1e-6
+    seconds = np.minimum(np.diff(found).ravel(), choice.lengths).sum()
+    assert 0 < seconds <= longest + 1e-6
+    if not (margin or min_shot or drop):  # with these, what is left may be nothing to take from
+        least = max(longest / 10, min(2, longest / 4)) + 0.1
+        assert min(longest, of.duration) - seconds < least
     kept = np.concatenate([np.arange(a, b + 1) for a, b in choice.shots[choice.selected].tolist()])
     middles = (of.frame_times[kept] + of.frame_times[kept + 1]) / 2
     for start, end in drop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import shutil
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("av")
 
+import visp
 from tests.video.clips import Image, coloured, write_clip
 from tests.video.test_features import Colour, colour_extractor, small
 from visp.cli import main
@@ -438,3 +440,13 @@ def test_pretraining_takes_a_folder_of_videos_and_keeps_their_features_beside_th
     assert features.name.startswith("videos-")
     assert printed.count(f"features of {folder}: {features}\n") == 2
     assert printed.count("8 videos, 19 frames (2 to 4 per video), features of dimension 1280") == 2
+    clip = folder / "clip1.mp4"
+    weights = ("--weights", str(runs / "first"))
+    assert main(["summarize", str(clip), "-o", str(tmp_path / "out.mp4"), "--json", "-", *weights]) == 0
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert settings["extractor"] == "efficientnet-lite0"
+    assert settings["summarizer"] == "tests.video.test_summarize:make_linear"
+    assert visp.load(runs / "second").predict(clip).shape == (2,)
+    other = ("--extractor", "tests.video.test_features:make_colour_extractor")
+    assert main(["summarize", str(clip), "-o", str(tmp_path / "no.mp4"), *weights, *other]) == 2
+    assert "the run learnt on features of another extractor sha256" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import subprocess
+import sys
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -113,6 +114,20 @@ def test_chunks_of_auto_editor_cover_the_video(made: tuple[VideoSummary, CutList
     assert chunks[-1][1] == round(summary.duration * rate)
     kept = [[float(a / rate), float(b / rate)] for a, b, speed in chunks if speed == 1]
     assert close(summary, cuts, kept)
+
+
+def test_auto_editor_renders_the_summarys_frames(tmp_path: Path) -> None:
+    pytest.importorskip("auto_editor")
+    clip = write_clip(tmp_path / "clip.mp4", 100, fps=25, sound=np.zeros((1, 4 * RATE), np.float32))
+    cuts = (Cut(0.4, 1.2, ""), Cut(2, 3.04, ""))
+    write_cuts(CutList(probe_media(clip), cuts), tmp_path / "a.v1")
+    (tmp_path / "a.v1").rename(tmp_path / "a.json")  # the name that earlier versions expect
+    command = [sys.executable, "-m", "auto_editor", "a.json", "-o", "out.mp4", "--my-ffmpeg", "--no-open", "--quiet"]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    found, source = mean_colours(tmp_path / "out.mp4"), mean_colours(clip)
+    wanted = [*range(10, 30), *range(50, 76)]
+    assert len(found) == len(wanted)
+    assert np.abs(found - source[wanted]).max() < 3
 
 
 def test_ffprobe_reads_the_chapters_of_the_summary(made: tuple[VideoSummary, CutList], tmp_path: Path) -> None:

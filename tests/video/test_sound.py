@@ -11,7 +11,9 @@ import pytest
 pytest.importorskip("av")
 
 from tests.video.clips import RATE, decode_fully, ffmpeg, heard, mean_colours, noise, probe
-from visp.video import iter_sampled_frames, write_summary
+from visp.video import VideoError, iter_sampled_frames, write_summary
+from visp.video.reel import write_reel
+from visp.video.remux import copy_spans
 
 MATRIX = [  # every container, and every codec
     ("mkv", "libx264", "flac"),
@@ -34,20 +36,36 @@ def frame_times(path: Path) -> npt.NDArray[np.float64]:
     return np.array([frame.time for frame in iter_sampled_frames(path, fps=None)])
 
 
+def flashing(folder: Path, ending: str, video: str, audio: str) -> Path:
+    """Two seconds of flashes and clicks, two of a tone, at a rate that milliseconds cannot hold."""
+    rate = 44_100 if audio not in ("libopus", "ac3") else 48_000
+    seen = "+".join(f"eq(N,{n})" for n in FLASHES)
+    clicks = "+".join(f"between(t,{n / 25},{n / 25 + 0.02})" for n in FLASHES)
+    source = folder / f"in.{ending}"
+    ffmpeg(
+        f"-f lavfi -i \"color=black:s=96x64:r=25:d=4,geq=lum='if({seen},235,16)':cb=128:cr=128\" "
+        f"-f lavfi -i \"aevalsrc='if(lt(t,2),0.9*({clicks})*sin(2*PI*3000*t),0.4*sin(2*PI*1000*t))':s={rate}:d=4\" "
+        f"-pix_fmt yuv420p -c:v {video} -g 10 -b:v 400k -bf 0 -c:a {audio} -b:a 160k -strict -2 {source}"
+    )
+    return source
+
+
+def assert_in_step(path: Path, flashes: int) -> None:
+    """Assert that there are so many flashes, and that a click begins with each, to half a frame."""
+    white = np.array([f.time for f in iter_sampled_frames(path, fps=None) if f.image.mean() > 100])
+    loud = np.flatnonzero(np.abs(heard(path, "-af aresample=async=1:min_hard_comp=0.001:first_pts=0")) > 0.2) / RATE
+    assert len(white) == flashes
+    for time in white:
+        near = loud[np.abs(loud - time) < 0.1] - time
+        assert abs(near.min()) < 0.02
+        assert abs(near.max() - 0.02) < 0.02
+
+
 @pytest.mark.parametrize(("ending", "video", "audio"), MATRIX)
 def test_a_tone_is_as_clean_as_in_ffmpegs_own_reencode_and_clicks_stay_with_their_flashes(
     tmp_path: Path, ending: str, video: str, audio: str
 ) -> None:
-    rate = 44_100 if audio not in ("libopus", "ac3") else 48_000
-    seen = "+".join(f"eq(N,{n})" for n in FLASHES)
-    clicks = "+".join(f"between(t,{n / 25},{n / 25 + 0.02})" for n in FLASHES)
-    source = tmp_path / f"in.{ending}"
-    # Two seconds of flashes and clicks, two of a tone, at a rate that milliseconds cannot hold.
-    ffmpeg(
-        f"-f lavfi -i \"color=black:s=96x64:r=25:d=4,geq=lum='if({seen},235,16)':cb=128:cr=128\" "
-        f"-f lavfi -i \"aevalsrc='if(lt(t,2),0.9*({clicks})*sin(2*PI*3000*t),0.4*sin(2*PI*1000*t))':s={rate}:d=4\" "
-        f"-pix_fmt yuv420p -c:v {video} -b:v 400k -bf 0 -c:a {audio} -b:a 160k -strict -2 {source}"
-    )
+    source = flashing(tmp_path, ending, video, audio)
     out, again = tmp_path / "out.mp4", tmp_path / "again.mkv"
     shots = [[n - 4, n + 5] for n in FLASHES] + [[50, 96]]
     write_summary(source, shots, out)
@@ -55,14 +73,8 @@ def test_a_tone_is_as_clean_as_in_ffmpegs_own_reencode_and_clicks_stay_with_thei
 
     bright = np.flatnonzero(mean_colours(out).mean(axis=1) > 100)
     assert bright.tolist() == [4, 14]
+    assert_in_step(out, 2)
     sound = heard(out)
-    first = sound[: round(0.8 * RATE)]
-    for n in bright:
-        near = np.flatnonzero(np.abs(first) > 0.2) / RATE - n / 25
-        near = near[np.abs(near) < 0.2]
-        assert abs(near.min()) < 0.02  # half a frame
-        assert abs(near.max() - 0.02) < 0.02
-
     tone = sound[round(1.1 * RATE) : round(2.5 * RATE)]
     reference = heard(again)[round(2.3 * RATE) : round(3.7 * RATE)]
     assert noise(tone) < noise(reference) + 3
@@ -70,6 +82,27 @@ def test_a_tone_is_as_clean_as_in_ffmpegs_own_reencode_and_clicks_stay_with_thei
     assert int(found["video"]["nb_read_frames"]) == 20 + 47
     assert abs(float(found["video"]["duration"]) - float(found["audio"]["duration"])) < 0.02
     decode_fully(out)
+
+
+@pytest.mark.parametrize(("ending", "video", "audio"), MATRIX)
+def test_in_copies_and_reels_clicks_stay_with_their_flashes(
+    tmp_path: Path, ending: str, video: str, audio: str
+) -> None:
+    source = flashing(tmp_path, ending, video, audio)
+    copied, reel = tmp_path / "copied.mkv", tmp_path / "reel.mp4"
+    seconds = 0.0
+    if video in ("flv1", "wmv2"):
+        with pytest.raises(VideoError, match="cannot hold a copy"):
+            copy_spans(source, [[0, 1]], copied)
+    else:
+        spans = copy_spans(source, [[(n - 4) / 25, (n + 6) / 25] for n in FLASHES], copied)
+        seconds = float(np.diff(spans.times).sum())
+        assert seconds == pytest.approx(0.8) if video == "libx264" else 0.79 < seconds < 1.61
+        assert_in_step(copied, 2)
+        decode_fully(copied)
+    write_reel([source, copied, source] if seconds else [source, source], reel)
+    assert_in_step(reel, 6 if seconds else 4)
+    assert float(probe(reel)["video"]["duration"]) == pytest.approx(8 + seconds, abs=0.1)
 
 
 @pytest.mark.parametrize(

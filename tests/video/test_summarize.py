@@ -134,7 +134,7 @@ def test_a_frame_shown_for_longer_than_the_budget_is_shown_for_as_long_as_the_bu
     ("times", "red", "options", "expected"),
     [
         ([0, 9, 11, 22, 34, 40], [0], {"seconds": 6}, [[0, 6]]),
-        ([0, 11, 13, 24, 36, 40], [5], {"seconds": 6}, [[36, 40], [40, 40 + 1 / 30]]),
+        ([0, 11, 13, 24, 36, 40], [5], {"seconds": 6}, [[24, 26 - 1 / 30], [36, 40], [40, 40 + 1 / 30]]),
         ([60 * i for i in range(7)], [5], {"seconds": 6}, [[300, 306]]),
         ([60 * i for i in range(7)], [4, 5], {"budget": 0.5}, None),
     ],
@@ -145,7 +145,7 @@ def test_with_few_frames_the_budget_is_kept_and_used(
     colours = [(230, 20, 20) if i in red else (20, 200, 30 * i) for i in range(len(times))]
     clip = write_clip(tmp_path / "clip.mp4", [np.full((48, 64, 3), c, np.uint8) for c in colours], times=times)
     summary = summarize(clip, tmp_path / "out.mp4", **options)
-    assert summary.budget / 2 < summary.summary_duration <= summary.budget + 1e-6
+    assert 0.9 * summary.budget < summary.summary_duration <= summary.budget + 1e-6
     if expected is not None:
         np.testing.assert_allclose(summary.shot_times[summary.selected], expected, atol=1e-3)
     assert float(probe(tmp_path / "out.mp4")["video"]["duration"]) == pytest.approx(summary.summary_duration, abs=2e-3)
@@ -154,7 +154,7 @@ def test_with_few_frames_the_budget_is_kept_and_used(
 def test_kts_at_every_frame_finds_the_exact_cuts(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", coloured([50, 41, 64]))
     sampled, exact = (
-        summarize(clip, tmp_path / f"{kts}.mp4", budget=0.5, kts_frames=kts) for kts in ("sampled", "all")
+        summarize(clip, tmp_path / f"{kts}.mp4", budget=0.68, kts_frames=kts) for kts in ("sampled", "all")
     )
     assert exact.shots.tolist() == [[0, 49], [50, 90], [91, 154]]
     assert sampled.shots.tolist() != exact.shots.tolist()

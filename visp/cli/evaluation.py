@@ -20,9 +20,12 @@ from visp.cli.options import (
     default_folder,
     given,
     given_options,
+    name_summarizer,
+    named,
     natural,
     new_summarizer,
     open_videos,
+    where_weights_are,
 )
 from visp.eval.protocols import BENCHMARKS, PROTOCOLS
 
@@ -59,7 +62,7 @@ def _add_evaluate(commands: Commands) -> None:
     add_data(parser, "h5 files with what the protocol needs")
     add_summarizer(parser)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--weights", metavar="FILE", help="weights of the summarizer")
+    source.add_argument("--weights", metavar="FILE", help="weights of the summarizer, or the folder of a run")
     source.add_argument("--scores", metavar="FILE", help="JSON of scores by video instead: {video: [score, ...]}")
     _add_splits(parser)
     parser.add_argument("--fold", type=natural, metavar="K", help="only the test videos of this fold of --splits")
@@ -119,6 +122,7 @@ def _finetune(options: argparse.Namespace) -> None:
 
     check_resume(options)
     check_device(options)
+    name_summarizer(options, getattr(options, "weights", None))
     if options.splits is None:
         raise ValueError("--splits is missing: the file that says which videos to train and to test on")
     dataset = open_videos(options)
@@ -133,14 +137,14 @@ def _finetune(options: argparse.Namespace) -> None:
         evaluator=_evaluator(options, dataset),
         **given_options(options, FinetuneOptions),
         out_dir=out,
-        config={"command_line": given(options), "visp_version": __version__},
+        config={**named(options), "command_line": given(options), "visp_version": __version__},
     )
     if result.test is not None:
         print(result.test.table())
     print(f"the weights are those of epoch {result.epoch}, chosen by: {result.select}")
     if result.select == "test":
         print("the epoch was chosen on the test videos: the metrics above are better than unseen videos would show")
-    print(f"the summarizer's weights: {out / 'weights.pt'}")
+    print(where_weights_are(out))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -150,6 +154,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from visp.weights import load_weights
 
     check_device(options)
+    name_summarizer(options, options.weights)
     dataset = open_videos(options)
     if (options.splits is None) != (options.fold is None):
         raise ValueError("--splits and --fold belong together: the test videos of a fold are evaluated")
@@ -178,6 +183,7 @@ def _crossval(options: argparse.Namespace) -> None:
     from visp.studies.significance import compare
 
     check_device(options)
+    name_summarizer(options, options.pretrained)
     dataset = open_videos(options)
     splits = (
         make_splits(dataset.names, folds=options.folds, seed=getattr(options, "seed", 0))
@@ -192,6 +198,7 @@ def _crossval(options: argparse.Namespace) -> None:
         splits,
         evaluator=_evaluator(options, dataset),
         **given_options(options, CrossValidationOptions),
+        config=named(options),
         out_dir=options.out,
     )
     rows = {} if other is None else {str(options.compare_with): other}

@@ -108,7 +108,9 @@ def add_data(parser: argparse.ArgumentParser, help_text: str) -> None:
 def add_summarizer(parser: argparse.ArgumentParser, *, device: bool = True) -> None:
     """Add the options that say which summarizer, and where it computes."""
     parser.add_argument(
-        "--summarizer", default="csta", metavar="NAME", help=f"csta, googlenet, transformer, {FACTORY_HELP}"
+        "--summarizer",
+        metavar="NAME",
+        help=f"csta, googlenet, transformer, {FACTORY_HELP}; that of the run where weights are a run's, else csta",
     )
     parser.add_argument("--width", type=int, metavar="N", help="width of a built-in summarizer, its own if not given")
     if device:
@@ -148,6 +150,30 @@ def open_videos(options: argparse.Namespace, *, index: str | None = None, say: b
             f"per video), features of dimension {dataset.feature_dim}"
         )
     return dataset
+
+
+def name_summarizer(options: argparse.Namespace, weights: str | None) -> None:
+    """Name the summarizer where it is not: that of the run whose folder ``weights`` is, or CSTA."""
+    from visp.recorded import read_run
+
+    if options.summarizer is None and weights is not None and Path(weights).is_dir():
+        recorded = read_run(weights)
+        if recorded.summarizer is None:
+            raise ValueError(f"{weights}: the run does not say which summarizer it trained: give --summarizer")
+        options.summarizer = recorded.summarizer
+        options.width = options.width or recorded.arguments.get("width")
+    options.summarizer = options.summarizer or "csta"
+
+
+def named(options: argparse.Namespace) -> dict[str, Any]:
+    """Return which summarizer a run trains, to record beside it; see :func:`visp.recorded.read_run`."""
+    return {"summarizer": options.summarizer, **({} if options.width is None else {"width": options.width})}
+
+
+def where_weights_are(folder: Path) -> str:
+    """Say where a run left its weights."""
+    more = folder / "weights.safetensors"
+    return f"the summarizer's weights: {folder / 'weights.pt'}" + (f", and as {more.name}" if more.exists() else "")
 
 
 def new_summarizer(options: argparse.Namespace, feature_dim: int) -> nn.Module:

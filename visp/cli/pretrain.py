@@ -20,7 +20,10 @@ from visp.cli.options import (
     default_folder,
     given,
     given_options,
+    name_summarizer,
+    named,
     open_videos,
+    where_weights_are,
 )
 from visp.cli.video import with_features
 
@@ -96,6 +99,7 @@ def _pretrain(options: argparse.Namespace) -> None:
 
     check_resume(options)
     check_device(options)
+    name_summarizer(options, getattr(options, "weights", None))
     with torchrun_processes(getattr(options, "device", "cpu")) as device:
         _pretrain_on(device, options)
 
@@ -121,7 +125,7 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
 
     if is_first() and not resolved.resume:
         _say_how_long(make().to(device), items, resolved)
-    config = {"command_line": given(options), "visp_version": __version__}
+    config = {**named(options), "command_line": given(options), "visp_version": __version__}
     result = pretrain(make(), items, **{**run_options, "device": device, "out_dir": out, "config": config})
     if is_first():
         _report(result, out)
@@ -181,7 +185,7 @@ def _report(result: PretrainResult, out: Path) -> None:
         print(f"step {result.steps}: nothing left to do")
     if result.movement is not None:
         print(result.movement)
-    print(f"the summarizer's weights: {out / 'weights.pt'}")
+    print(where_weights_are(out))
     if result.standardized == "carried":
         print(f"they are for standardized features: keep {out / 'weights.standardization.pt'} beside them")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,8 +86,8 @@ def _features(options: argparse.Namespace) -> int:
     return 1 if corpus.left_out else 0
 
 
-def open_extractor(options: argparse.Namespace, weights: str | None) -> Extractor:
-    """Make the extractor of ``--extractor``, on ``--device``."""
+def open_extractor(options: argparse.Namespace, how: str | Callable[[], Extractor] | None) -> Extractor:
+    """Make the extractor of ``--extractor`` with these weights, or another way, on ``--device``."""
     from visp.video import make_extractor
     from visp.video.decode import require_av
 
@@ -96,11 +96,11 @@ def open_extractor(options: argparse.Namespace, weights: str | None) -> Extracto
         require_av()
     except ModuleNotFoundError as error:
         raise ValueError(str(error)) from error
-    if options.extractor == "googlenet" and weights is None:
+    if options.extractor == "googlenet" and how is None:
         raise ValueError(
             "--extractor googlenet needs --extractor-weights: `imagenet` to fetch torchvision's, FILE, or `random`"
         )
-    extractor = make_extractor(options.extractor, weights)
+    extractor = how() if callable(how) else make_extractor(options.extractor, how)
     local = os.environ.get("LOCAL_RANK", "0")
     extractor.model.to(f"cuda:{local}" if options.device == "cuda" else options.device)
     return extractor

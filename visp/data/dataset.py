@@ -113,6 +113,7 @@ class VideoDataset(Dataset[Tensor]):
         _refuse_other_dims(contents)
         self.feature_dim = contents[0].feature_dim
         _warn_of_mixed_provenance(contents)
+        self._provenance = [content.provenance for content in contents]
 
         videos = _named_videos(contents)
         if keys is not None:
@@ -154,6 +155,12 @@ class VideoDataset(Dataset[Tensor]):
             record = record_from_group(group_of(self._file(path), key))
         _refuse_non_finite(torch.from_numpy(record.features), f"{path}: {key}/features")
         return record.every(self.stride)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """How the features were made, by name of the attribute, where all files say the same."""
+        first, *others = self._provenance
+        return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
     def content_hash(self) -> str:
         """Return a text that changes with names, features or labels of the videos, whatever ``stride`` and ``dtype``.

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from visp.pretrained import Pretrained
 from visp.summarizers.inception import GoogLeNetTrunk
 from visp.summarizers.layers import ExactLinear, check_frames, fold_into
 from visp.weights import load_into, read_googlenet, read_weights
@@ -136,7 +137,7 @@ class CNNAttention(nn.Module):
         load_into(self.googlenet, state, f"these weights do not fit {type(self.googlenet).__name__}")
 
 
-class CNNSummarizer(CNNAttention):
+class CNNSummarizer(Pretrained, CNNAttention):
     """Base of the CNN summarizers :class:`CSTA` and :class:`GoogleNet`: a classifier of the attended values.
 
     A frame's logit is the mean over the repetitions by which a short video is lengthened.

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visp.pretrained import Pretrained
 from visp.summarizers.layers import ExactLinear, check_frames, fold_into
 
 
-class Transformer(nn.Module):
+class Transformer(Pretrained, nn.Module):
     """Pre-norm transformer over the frames of a video; 0.4 million parameters at d = 1024.
 
     It has no positions: the order of the frames does not matter, and a video may have any length.

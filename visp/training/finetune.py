@@ -108,7 +108,10 @@ def finetune(summarizer: nn.Module, dataset: VideoSource, split: Split, options:
                 **{name: getattr(options, name) for name in ("loss", "pull", "patience")},
                 "freeze": list(options.freeze),
             },
-            recorded={"split": {"train": split.train, "validation": split.validation, "test": split.test}},
+            recorded={
+                "split": {"train": split.train, "validation": split.validation, "test": split.test},
+                "features": getattr(dataset, "provenance", {}),
+            },
             review=best.review,
             shown=best.shown,
             finish=best.finish,

@@ -79,8 +79,8 @@ class RunOptions:
     precision: Precision = option("float32", "autocast of the forward pass; parameters stay as they are")
     weights: str | os.PathLike[str] | Mapping[str, Tensor] | None = option(
         None,
-        "weights to start from, such as weights.pt of an earlier run: a file or, in Python, a state dict; the module's "
-        "own if not given",
+        "weights to start from: the folder of an earlier run, a file such as its weights.pt or, in Python, a state "
+        "dict; the module's own if not given",
     )
     device: str | torch.device | None = option(
         None, "torch device to train on, such as cuda; the module is moved there, or stays where it is if not given"

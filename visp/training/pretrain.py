@@ -161,7 +161,10 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
             "bucket_by_length": options.bucket_by_length,
             **objective.describe(),
         },
-        recorded={"pretrainer_seed": objective.noise.seed if isinstance(objective, ViSPPretrainer) else None},
+        recorded={
+            "pretrainer_seed": objective.noise.seed if isinstance(objective, ViSPPretrainer) else None,
+            "features": getattr(dataset, "provenance", {}),
+        },
         review=review,
         shown=_shown,
         finish=finish,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from visp.inputs import Standardization, beside
 from visp.training.metrics_log import MetricsLog, summary_writer
 from visp.training.options import RunOptions
 from visp.utils.files import replacing
-from visp.weights import CheckpointError, load_state, save_state
+from visp.weights import CheckpointError, has_safetensors, load_state, save_safetensors, save_state
 
 _BEFORE_THE_FIRST_STEP = {"checkpoint.pt", "config.json", "metrics.jsonl"}
 
@@ -47,6 +48,8 @@ def run_folder(options: RunOptions) -> RunFolder | None:
 class RunFolder:
     """Writes ``config.json``, ``metrics.jsonl``, ``checkpoint.pt`` and ``weights.pt``.
 
+    Where safetensors is installed, ``weights.safetensors`` holds the weights too, with the settings in its metadata.
+
     Args:
         path: The folder; :meth:`open` makes it.
         resume: Whether to resume the run in it.
@@ -61,6 +64,7 @@ class RunFolder:
         self.resume = resume
         self.tensorboard = tensorboard
         self._log: MetricsLog | None = None
+        self._config: dict[str, Any] = {}
         if tensorboard:
             summary_writer()  # refused before anything is written
 
@@ -88,6 +92,7 @@ class RunFolder:
 
     def start(self, step: int, config: Mapping[str, Any]) -> None:
         """Write the settings, and open the log after so many steps."""
+        self._config = dict(config)
         write_json(self.path / "config.json", config)
         self._log = MetricsLog(self.path, step, tensorboard=self.tensorboard)
 
@@ -106,6 +111,12 @@ class RunFolder:
         if change is not None:
             save_state({name: value.cpu() for name, value in change._asdict().items()}, beside(path))
         save_state(dict(state), path)
+        if has_safetensors():
+            config = json.dumps(self._config, default=str)
+            try:
+                save_safetensors(state, path.with_suffix(".safetensors"), {"config": config})
+            except ValueError as error:
+                warnings.warn(f"weights.safetensors is not written beside weights.pt: {error}", stacklevel=2)
 
     def close(self) -> None:
         """Close the log."""

@@ -21,6 +21,8 @@ Ranges = Sequence[tuple[float, float]]
 
 SHORTEST = 0.1
 """Seconds for which a frame is shown at least, where it is not shown for less in the video."""
+_SHORTEST_PART = 2.0
+"""Seconds from which a part of a shot is worth showing, beside a tenth of the budget; a quarter of a small one."""
 _FINE = 0.01
 """Seconds, the longest unit of the budget where the video is not too long for it."""
 _MOST_UNITS = 2_000_000
@@ -87,12 +89,14 @@ class Choice:
         shots: (S, 2) first and last frame of each shot, inclusive; they cover the video, margins in place.
         scores: (S,) mean score of each shot's frames.
         selected: Indices of the chosen ones, ascending.
+        lengths: Seconds after which each chosen shot is cut off within its last frame; infinite for all of it.
         notes: What the user should know, in sentences.
     """
 
     shots: Shots
     scores: npt.NDArray[np.float64]
     selected: npt.NDArray[np.intp]
+    lengths: npt.NDArray[np.float64]
     notes: list[str]
 
 
@@ -143,6 +147,7 @@ def choose(
     """Choose the shots of greatest total score within ``longest`` seconds, as wished.
 
     A single frame that is shown for longer than the budget takes all of it. Spans to keep are kept whatever the budget.
+    What no whole shot fits into is filled with parts of the best of the others.
     """
     shots, kinds = candidates.shots, candidates.kinds
     capacity = _capacity(video, longest)
@@ -163,11 +168,13 @@ def choose(
     sizes = np.where(free, weights, max(left, 0) + 1)
     chosen = choose_shots(above_zero, shots, video.n_frames, video.picks, capacity=max(left, 0), lengths=sizes)
     selected = np.union1d(chosen.selected, kept)
-    if margin == 0:
-        return Choice(shots, shot_scores(upsample_scores(scores, video.picks, video.n_frames), shots), selected, notes)
-    shots, selected = _widened(video, shots, kinds, selected, margin)
-    worth = shot_scores(upsample_scores(scores, video.picks, video.n_frames), shots)
-    return Choice(shots, worth, selected, notes)
+    free_frames = np.repeat(kinds == _FREE, np.diff(shots).ravel() + 1)
+    if margin > 0:
+        shots, selected = _widened(video, shots, kinds, selected, margin)
+    worth = upsample_scores(scores, video.picks, video.n_frames)
+    lengths = np.where(np.diff(shots[selected]).ravel() == 0, max(longest, SHORTEST), np.inf)
+    choice = Choice(shots, shot_scores(worth, shots), selected, lengths, notes)
+    return _filled(video, worth, free_frames, choice, longest, wishes.min_shot)
 
 
 def _with_ranges(video: VideoFeatures, shots: Shots, wishes: Wishes) -> tuple[Shots, npt.NDArray[np.int64]]:
@@ -231,6 +238,76 @@ def _widened(
     stops = np.append(np.flatnonzero(np.diff(wanted)) + 1, len(wanted))
     widened = shots_from_breaks(stops)
     return widened, np.flatnonzero(np.isin(wanted[widened[:, 0]], selected))
+
+
+def _filled(
+    video: VideoFeatures,
+    worth: npt.NDArray[np.floating],
+    free: npt.NDArray[np.bool_],
+    choice: Choice,
+    longest: float,
+    min_shot: float,
+) -> Choice:
+    """Add the best part of the best shot that is not chosen, again and again, while enough of the budget is left.
+
+    Args:
+        video: The video.
+        worth: (n_frames,) score of each frame.
+        free: (n_frames,) whether the user leaves it to the scores.
+        choice: What is chosen already.
+        longest: The budget in seconds.
+        min_shot: Seconds that a part lasts at least.
+    """
+    starts, ends = video.frame_times[:-1], video.frame_times[1:]
+    least = max(min_shot, SHORTEST, longest / 10, min(_SHORTEST_PART, longest / 4))
+    cut_off = {
+        int(choice.shots[shot, 0]): float(length)
+        for shot, length in zip(choice.selected, choice.lengths, strict=True)
+        if length < math.inf
+    }
+    spans, chosen = choice.shots.tolist(), set(choice.shots[choice.selected, 0].tolist())
+    added = 0
+    passed: set[int] = set()
+    while True:
+        used = (min(ends[b] - starts[a], cut_off.get(a, math.inf)) for a, b in spans if a in chosen)
+        left = longest - sum(used)
+        others = [i for i, (a, _) in enumerate(spans) if a not in chosen and a not in passed and free[a]]
+        if left < least - 1e-6 or not others:
+            break
+        best = max(others, key=lambda i: float(worth[spans[i][0] : spans[i][1] + 1].mean()))
+        first, last = spans[best]
+        a, b = _best_part(starts[first : last + 1], ends[first : last + 1], worth[first : last + 1], left)
+        a, b = first + a, first + b
+        if ends[b] - starts[a] < least - 1e-6:
+            passed.add(first)
+            continue
+        spans[best : best + 1] = [span for span in ([first, a - 1], [a, b], [b + 1, last]) if span[0] <= span[1]]
+        chosen.add(a)
+        if a == b:
+            cut_off[a] = left
+        added += 1
+    if not added:
+        return choice
+    shots = np.array(spans)
+    selected = np.flatnonzero(np.isin(shots[:, 0], list(chosen)))
+    lengths = np.array([cut_off.get(a, math.inf) for a in shots[selected, 0].tolist()])
+    part = "A part of a shot" if added == 1 else f"Parts of {added} shots"
+    notes = [*choice.notes, f"{part} too long for what was left of the budget {'was' if added == 1 else 'were'} added."]
+    return Choice(shots, shot_scores(worth, shots), selected, lengths, notes)
+
+
+def _best_part(
+    starts: npt.NDArray[np.float64], ends: npt.NDArray[np.float64], worth: npt.NDArray[np.floating], room: float
+) -> tuple[int, int]:
+    """Return first and last frame of the best stretch within ``room`` seconds, or the best frame if none fits."""
+    stops = np.searchsorted(ends, starts + room + 1e-6, side="right")
+    sums = np.concatenate([[0.0], np.cumsum(worth * (ends - starts))])
+    totals = np.where(stops > np.arange(len(starts)), sums[stops] - sums[:-1], -np.inf)
+    first = int(totals.argmax())
+    if np.isfinite(totals[first]):
+        return first, int(stops[first]) - 1
+    best = int(worth.argmax())
+    return best, best
 
 
 def _times(video: VideoFeatures, shots: Shots) -> npt.NDArray[np.float64]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import Self
+
 from visp.utils.files import shown as shown
 
 if TYPE_CHECKING:
@@ -66,6 +68,18 @@ class Streams:
     video: VideoStream
     sound: list[AudioStream]
     note: str
+
+
+class OpenFile:
+    """What reads a media file, and closes it at the end of a ``with`` block."""
+
+    _container: av.container.InputContainer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
 
 
 def open_container(path: Path) -> av.container.InputContainer:

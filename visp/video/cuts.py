@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visp.video.decode import VideoReader, shown
+from visp.video.sound import SoundReader
 
 if TYPE_CHECKING:
     from visp.video.result import VideoSummary
@@ -107,29 +108,29 @@ def probe_media(path: str | os.PathLike[str], duration: float | None = None) -> 
         FileNotFoundError: If there is no such file.
         VideoError: If it cannot be read as a video.
     """
-    with VideoReader(path) as reader:
+    with VideoReader(path) as reader, SoundReader(reader.path, reader.timeline) as sound:
         stream = reader.stream
         container: Any = stream.container
-        first = next(reader.frames()).time
+        timed = next(reader.frames())
+        first = timed.time
         rate = _nominal_rate(stream.average_rate, stream.guessed_rate)
-        sound = next((s for s in container.streams.audio if s.codec_context is not None), None)
         begin = 0.0 if container.start_time is None else container.start_time / 1e6
         tags: dict[str, str] = {}
         for holder in (container, *container.streams):
             tags = {**holder.metadata, **tags}
         timecode, drop_frame = _timecode(tags.get("timecode", ""), rate)
         if duration is None:
-            duration = container.duration / 1e6 + begin - first if container.duration else 0.0
+            duration = reader.timeline.end - first
         return Media(
             path=Path(os.path.abspath(path)),  # noqa: PTH100
             rate=rate,
             duration=duration,
             first=first,
             offset=max(0.0, first - begin),
-            width=stream.codec_context.width,
-            height=stream.codec_context.height,
-            channels=0 if sound is None else sound.codec_context.channels,
-            sound_rate=0 if sound is None else sound.codec_context.sample_rate,
+            width=timed.frame.width,
+            height=timed.frame.height,
+            channels=sound.source[0],
+            sound_rate=sound.source[1],
             timecode=timecode,
             drop_frame=drop_frame,
         )

@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from visp.video.container import (
+    OpenFile,
     VideoError,
     check_size,
     choose_streams,
@@ -76,7 +76,7 @@ class SampledFrame:
     image: npt.NDArray[np.uint8]
 
 
-class VideoReader:
+class VideoReader(OpenFile):
     """The picture of a file, decoded once from its start to its end.
 
     The default video stream is taken, or else the first. Damaged packets are left out and counted. Frames without a
@@ -115,14 +115,6 @@ class VideoReader:
         except BaseException:
             self._container.close()
             raise
-
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._container.close()
 
     def frames(self) -> Iterator[TimedFrame]:
         """Decode the frames in the order in which they are shown.

@@ -21,6 +21,8 @@ from visp.video.efficientnet import EfficientNetLite0, packaged_weights
 from visp.weights import CheckpointError, load_into, read_googlenet, read_weights, state_hash
 
 EXTRACTORS = ("efficientnet-lite0", "googlenet")
+GOOGLENET = "googlenet pool5"
+"""GoogLeNet's features in files, which say where they were taken."""
 RESIZE, CROP = 256, 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CROPPED = f"RGB, shorter side {RESIZE} (bilinear, antialiased), centre crop {CROP}"
@@ -187,7 +189,7 @@ def _googlenet(weights: str | os.PathLike[str] | None) -> Extractor:
     path = fetched_weights(IMAGENET_URL) if weights == "imagenet" else weights
     return Extractor(
         _built_in(GoogLeNetPool5, path),
-        name="googlenet pool5",
+        name=GOOGLENET,
         weights=_weights_name(path),
         normalisation="L2 norm 1",
     )
@@ -215,6 +217,12 @@ def _fill(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
+
+
+def cached_weights(url: str) -> Path | None:
+    """Return where torch.hub keeps a file of weights, if it is there."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    return path if path.is_file() else None
 
 
 def fetched_weights(url: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,8 +69,10 @@ def upright_image(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(orientation(frame).turn(image))
 
 
-def drawn(frame: av.VideoFrame, size: tuple[int, int]) -> av.VideoFrame:
+def drawn(frame: av.VideoFrame, size: tuple[int, int], aspect: float = 1) -> av.VideoFrame:
     """Return a frame as it is shown, as yuv420p of limited range and an even (width, height).
+
+    Of a stored pixel, ``aspect`` is the width over the height, and those of the result are square unless it is 1.
 
     An interlaced frame becomes its first lines with those between them interpolated. A frame of another shape is
     fitted in, between black bars.
@@ -78,7 +81,7 @@ def drawn(frame: av.VideoFrame, size: tuple[int, int]) -> av.VideoFrame:
 
     turned = orientation(frame)
     room = size[::-1] if turned.transposed else size
-    width, height = _fitted((frame.width, frame.height), room)
+    width, height = _fitted((frame.width * aspect, frame.height), room)
     if frame.interlaced_frame:
         frame = _deinterlaced(frame)
     frame = frame.reformat(
@@ -100,6 +103,20 @@ def drawn_matrix(frame: av.VideoFrame) -> int:
     return int(frame.colorspace)
 
 
+def as_file(image: npt.NDArray[np.uint8], codec: str, pix_fmt: str, width: int | None = None) -> bytes:
+    """Return an image (H, W, 3) uint8 as the bytes of a file of one picture, at most ``width`` wide."""
+    from av import CodecContext, VideoFrame
+
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    width = min(width or frame.width, frame.width)
+    height = frame.height if width == frame.width else max(2, round(frame.height * width / frame.width))
+    frame = frame.reformat(width=width, height=height, format=pix_fmt)
+    encoder: Any = CodecContext.create(codec, "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, pix_fmt
+    encoder.time_base = Fraction(1, 25)
+    return b"".join(map(bytes, [*encoder.encode(frame), *encoder.encode(None)]))
+
+
 _BLACK = (16, 128, 128)
 
 
@@ -108,7 +125,7 @@ def _range(frame: av.VideoFrame) -> int:
     return 2 if full else LIMITED
 
 
-def _fitted(size: tuple[int, int], room: tuple[int, int]) -> tuple[int, int]:
+def _fitted(size: tuple[float, float], room: tuple[int, int]) -> tuple[int, int]:
     """Return the largest even (width, height) of a picture's shape that fits; all of it where hardly any is left."""
     scale = min(room[0] / size[0], room[1] / size[1])
     width, height = (max(2, round(side * scale / 2) * 2) for side in size)

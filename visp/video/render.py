@@ -95,9 +95,10 @@ def write_summary(
         VideoReader(source) as reader,
         SoundReader(source, reader.timeline) as sound,
         unfinished(target) as name,
-        _output(name, target) as container,
+        opened_output(name, target) as container,
     ):
-        writer = _Writer(container, reader, sound)
+        regular = reader.timeline.is_even and not np.isfinite(limits).any()
+        writer = _Writer(container, reader, sound, regular=bool(regular))
         kept = writer.write(spans, limits, frozenset(pictures))
     return WrittenSummary(
         target, np.array(writer.times), writer.duration, sound.has_sound, kept, writer.notes(reader.timeline)
@@ -115,7 +116,8 @@ def check_ending(target: Path) -> None:
 
 
 @contextmanager
-def _output(name: Path, target: Path) -> Iterator[av.container.OutputContainer]:
+def opened_output(name: Path, target: Path) -> Iterator[av.container.OutputContainer]:
+    """Open a file to be ``target``, for writing; what cannot be encoded is a VideoError that names it."""
     import av
 
     kind = FORMATS[target.suffix.lower()]
@@ -134,9 +136,11 @@ def _output(name: Path, target: Path) -> Iterator[av.container.OutputContainer]:
 
 
 class _Writer:
-    """Encodes the shots of one video, picture and sound side by side."""
+    """Encodes the shots of one video, picture and sound; ``regular`` where all its frames last equally long."""
 
-    def __init__(self, container: av.container.OutputContainer, reader: VideoReader, sound: SoundReader) -> None:
+    def __init__(
+        self, container: av.container.OutputContainer, reader: VideoReader, sound: SoundReader, *, regular: bool
+    ) -> None:
         self.times: list[tuple[float, float]] = []
         self.duration = 0.0
         self._container = container
@@ -148,8 +152,9 @@ class _Writer:
         self._origin = first.time
         ticks = Fraction(reader.stream.time_base or Fraction(1, 90_000))
         self._time_base = ticks / math.ceil(10_000 * ticks)
-        self._video = self._video_stream(first.frame)
-        self._sound = SoundWriter(container, sound) if sound.has_sound else None
+        self._video = self._video_stream(first.frame, regular)
+        self._source = sound
+        self._sound = SoundWriter(container, sound.rate, sound.layout) if sound.has_sound else None
 
     def write(
         self, shots: npt.NDArray[np.integer], lengths: npt.NDArray[np.float64], pictures: frozenset[int]
@@ -161,7 +166,7 @@ class _Writer:
                 self._ahead = next(self._frames, None)
             begin = end = 0.0 if self._ahead is None else self._ahead.time
             if self._sound is not None:
-                self._sound.begin(begin)
+                self._sound.begin(self._source, begin)
             for _ in range(first, last + 1):
                 if self._ahead is None:
                     raise VideoError(
@@ -207,7 +212,7 @@ class _Writer:
         frame.time_base = self._time_base
         self._container.mux(self._video.encode(frame))
 
-    def _video_stream(self, frame: av.VideoFrame) -> VideoStream:
+    def _video_stream(self, frame: av.VideoFrame, regular: bool) -> VideoStream:
         """Open an encoder for frames like this one."""
         from av.codec.context import Flags
 
@@ -222,6 +227,8 @@ class _Writer:
         context.time_base = stream.time_base = self._time_base
         context.flags |= Flags.frame_duration
         context.options = {"crf": "20", "preset": "veryfast"}
+        if not regular:  # MP4 may round the end of frames of many lengths that are out of order too
+            context.options = {**context.options, "bf": "0"}
         context.color_range, context.colorspace = LIMITED, drawn_matrix(frame)
         context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
         aspect = Fraction(source.sample_aspect_ratio or 1)

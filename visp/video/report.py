@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visp.utils.files import replacing
+from visp.video.picture import as_file
 from visp.video.result import VideoSummary
 
 PICTURE_WIDTH = 320
@@ -117,21 +117,6 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
 
 
-def jpeg(image: npt.NDArray[np.uint8], width: int = PICTURE_WIDTH) -> bytes:
-    """Return an image (H, W, 3) uint8 as a JPEG of at most this width."""
-    from av import CodecContext, VideoFrame
-
-    frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-    width = min(width, frame.width)
-    height = max(2, round(frame.height * width / frame.width))
-    frame = frame.reformat(width=width, height=height, format="yuvj420p")
-    encoder = CodecContext.create("mjpeg", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"
-    encoder.time_base = Fraction(1, 25)
-    packets = [*encoder.encode(frame), *encoder.encode(None)]
-    return b"".join(map(bytes, packets))
-
-
 def _curve(summary: VideoSummary, link: str) -> str:
     """Draw the scores over time, on the shots; the chosen ones lead into the summary."""
 
@@ -181,7 +166,7 @@ def _sheet(summary: VideoSummary, link: str) -> str:
     chosen = zip(summary.selected.tolist(), summary.key_frames.tolist(), summary.places.tolist(), strict=True)
     for shot, frame, place in chosen:
         start, end = summary.shot_times[shot].tolist()
-        data = base64.b64encode(jpeg(summary.pictures[frame])).decode()
+        data = base64.b64encode(as_file(summary.pictures[frame], "mjpeg", "yuvj420p", PICTURE_WIDTH)).decode()
         at = f"{link}{_span(place)}"
         cells.append(
             f'<figure><video controls preload="none" poster="data:image/jpeg;base64,{data}" src="{at}" '

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from visp.factory import make_summarizer
+from visp.factory import SUMMARIZERS, make_summarizer
 from visp.prediction import predict
+from visp.pretrained import Pretrained
+from visp.recorded import Recorded, read_run
+from visp.summarizers.cnn import IMAGENET_URL
 from visp.video.decode import shown
 from visp.video.extract import extract_features
-from visp.video.extractors import Extractor, make_extractor
+from visp.video.extractors import EXTRACTORS, GOOGLENET, Extractor, cached_weights, make_extractor
 from visp.video.summarize import summarize_video
-from visp.weights import load_weights
+from visp.weights import load_weights, weights_file
 
 if TYPE_CHECKING:
     from visp.video.result import VideoSummary
@@ -47,63 +49,88 @@ class LoadedRun:
         """Summarize a video; the options are those of :func:`visp.video.summarize_video`."""
         return summarize_video(path, out, summarizer=self.summarizer, extractor=self.extractor, **options)
 
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the summarizer for others, with the name of its extractor; see :mod:`visp.pretrained`.
 
-def load(folder: str | os.PathLike[str], *, extractor: Extractor | nn.Module | None = None) -> LoadedRun:
+        Raises:
+            TypeError: If the summarizer is of a kind that cannot be.
+        """
+        if not isinstance(self.summarizer, Pretrained):
+            raise TypeError(f"{type(self.summarizer).__name__} has no save_pretrained: derive it from Pretrained")
+        self.summarizer.save_pretrained(folder, features=self.extractor.provenance)
+
+
+def load(
+    folder: str | os.PathLike[str],
+    *,
+    summarizer: nn.Module | None = None,
+    extractor: Extractor | nn.Module | None = None,
+) -> LoadedRun:
     """Rebuild what a run made from its folder.
 
     Args:
-        folder: The folder of a finished run of ``visp pretrain`` or ``visp summarize``.
+        folder: The folder of a finished run of ``visp`` or :func:`visp.pretrain`, or one of ``save_pretrained``.
+        summarizer: A module of the run's kind, where code made it and the run does not know its name.
         extractor: The image model of its features, where the run does not say which it was, or it cannot be made
             from its name.
 
     Raises:
-        CheckpointError: If the weights do not fit.
-        ValueError: If the folder is not that of a finished run, or the extractor is not the run's.
+        CheckpointError: If the folder holds no weights, or they do not fit.
+        ValueError: If the folder is not that of a run, or the extractor is not the run's.
     """
     path = Path(folder)
     recorded = read_run(path)
-    made_with = recorded.get("extractor")
+    weights = weights_file(path)
     if extractor is None:
-        if not isinstance(made_with, Mapping):
-            raise ValueError(f"{shown(path)}: the run does not say how its features were made: give extractor")
-        extractor = make_extractor(str(made_with.get("extractor")))
+        extractor = extractor_of(path, recorded)
     image_model = extractor if isinstance(extractor, Extractor) else Extractor(extractor)
-    check_extractor(path, recorded, image_model)
-    summarizer = make_summarizer(recorded["summarizer"], image_model.feature_dim)
-    load_weights(summarizer, path / "weights.pt")
+    check_extractor(path, recorded.features, image_model)
+    if summarizer is None:
+        summarizer = summarizer_of(path, recorded, image_model.feature_dim)
+    load_weights(summarizer, weights)
     return LoadedRun(path, summarizer, image_model)
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Return what the folder of a finished run says of its summarizer and its features.
+def extractor_of(folder: Path, recorded: Recorded) -> Extractor:
+    """Make the extractor whose features a run was trained on. Nothing is downloaded for it.
 
     Raises:
-        ValueError: If the folder is not that of a finished run.
+        ValueError: If the run does not say which it was, or it cannot be made from its name alone.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        recorded = dict(config["summarize"] if "summarize" in config else config["command_line"])
-        if not isinstance(recorded["summarizer"], str):
-            raise TypeError("the name of the summarizer is no text")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{shown(folder)}: no config.json here says which summarizer a run trained") from error
-    if not (folder / "weights.pt").is_file():
-        raise ValueError(f"{shown(folder)}: not the folder of a finished run, it has no weights.pt")
-    return recorded
+    name, weights = recorded.features.get("extractor"), recorded.features.get("extractor_weights")
+    if name is None:
+        raise ValueError(f"{shown(folder)}: the run does not say how its features were made: give extractor")
+    weights = weights if weights == "random" else None
+    if name == GOOGLENET:
+        return make_extractor("googlenet", weights or cached_weights(IMAGENET_URL))
+    if name not in (*EXTRACTORS, recorded.extractor):  # a file of features may name anything
+        raise ValueError(f"{shown(folder)}: the run's features are those of {shown(name)}: give extractor")
+    return make_extractor(name, weights)
 
 
-def check_extractor(folder: Path, recorded: Mapping[str, Any], extractor: Extractor) -> None:
+def summarizer_of(folder: Path, recorded: Recorded, feature_dim: int) -> nn.Module:
+    """Make the summarizer that a run trained, of new weights.
+
+    Raises:
+        ValueError: If the run does not say which it was.
+    """
+    name = recorded.summarizer
+    if name is None:
+        raise ValueError(f"{shown(folder)}: the run does not say which summarizer it trained: give summarizer")
+    if name not in SUMMARIZERS:
+        return make_summarizer(name, feature_dim)
+    return SUMMARIZERS[name](**{"feature_dim": feature_dim, **recorded.arguments})
+
+
+def check_extractor(folder: Path, features: Mapping[str, str], extractor: Extractor) -> None:
     """Refuse an extractor other than the one whose features a run was trained on, where the run says which.
 
     Raises:
         ValueError: If its weights, its preprocessing or its normalisation are others.
     """
-    made_with = recorded.get("extractor")
-    if not isinstance(made_with, Mapping):
-        return
     for key in ("extractor_sha256", "preprocessing", "normalisation"):
-        if made_with.get(key) != extractor.provenance.get(key):
+        if key in features and features[key] != extractor.provenance.get(key):
             raise ValueError(
                 f"{shown(folder)}: the run learnt on features of another {key.replace('_', ' ')}, "
-                f"{made_with.get(key)!r}, and this is {extractor.provenance.get(key)!r}"
+                f"{features[key]!r}, and this is {extractor.provenance.get(key)!r}"
             )

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from visp.video.container import choose_streams, iter_packets, open_container
+from visp.video.container import OpenFile, choose_streams, iter_packets, open_container
 from visp.video.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
 
 AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
+_LAYOUTS = ("mono", "stereo")
 _LEAD = 1.0
 """Seconds decoded before a span, after packets were passed over: decoders need some to settle."""
 _ROUNDING = 1e-3
@@ -37,7 +37,7 @@ _PIECE = 5.0
 """Most seconds of samples in memory at a time."""
 
 
-class SoundReader:
+class SoundReader(OpenFile):
     """The sound of a file, read forward in spans of samples, on the clock that it shares with the picture.
 
     What the sound is, its first decoded frames say, and where its rate or its channels change on the way, that is
@@ -46,36 +46,32 @@ class SoundReader:
     Args:
         path: The file.
         timeline: The file's clock.
+        rate: Samples a second; None for the source's where AAC knows it, else 48,000.
+        layout: ``"mono"`` or ``"stereo"``; None for the source's, of which more than two channels are mixed down.
 
     Attributes:
         has_sound: Whether there is any.
-        rate: Samples a second: the source's where AAC knows it, else 48,000.
-        layout: ``"mono"`` or ``"stereo"``, to which more channels are mixed down.
+        rate: Samples a second.
+        layout: As given, or found.
         channels: 1 or 2.
+        source: Channels and samples a second of the source, 0 where it has no sound.
     """
 
-    def __init__(self, path: Path, timeline: Timeline) -> None:
+    def __init__(self, path: Path, timeline: Timeline, *, rate: int | None = None, layout: str | None = None) -> None:
         self._path = path
         self._timeline = timeline
         self._wanted_from = -math.inf
         first = self._first_frame()
         self.has_sound = first is not None
+        self.source = (0, 0) if first is None else (first.layout.nb_channels, first.sample_rate)
         self._container = open_container(path)
         if first is None:
             return
-        self.rate = first.sample_rate if first.sample_rate in AAC_RATES else 48_000
-        self.channels = min(2, first.layout.nb_channels)
-        self.layout = ("mono", "stereo")[self.channels - 1]
+        self.rate = rate or (first.sample_rate if first.sample_rate in AAC_RATES else 48_000)
+        self.layout = layout or _LAYOUTS[min(2, first.layout.nb_channels) - 1]
+        self.channels = _LAYOUTS.index(self.layout) + 1
         self._chunks = self._converted()
         self._chunk: tuple[int, npt.NDArray[np.float32]] | None = None
-
-    def __enter__(self) -> SoundReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._container.close()
 
     def read(self, start: int, count: int) -> npt.NDArray[np.float32]:
         """Return ``count`` samples from sample ``start`` of the file's clock, (channels, count); 0 where it is silent.
@@ -229,36 +225,39 @@ class _Converter:
 
 
 class SoundWriter:
-    """Encodes the sound of the spans of a video one after the other, as AAC.
+    """Encodes the sound of spans of videos one after the other, as AAC.
 
     Args:
         container: Where to.
-        reader: Where from; it has a stream.
+        rate: Samples a second.
+        layout: ``"mono"`` or ``"stereo"``.
     """
 
-    def __init__(self, container: av.container.OutputContainer, reader: SoundReader) -> None:
+    def __init__(self, container: av.container.OutputContainer, rate: int, layout: str) -> None:
         self._container = container
-        self._reader = reader
-        self._stream: AudioStream = container.add_stream("aac", rate=reader.rate, layout=reader.layout)
-        self._stream.bit_rate = reader.channels * min(160_000, 4 * reader.rate)
+        self._rate, self._layout, self._channels = rate, layout, _LAYOUTS.index(layout) + 1
+        self._stream: AudioStream = container.add_stream("aac", rate=rate, layout=layout)
+        self._stream.bit_rate = self._channels * min(160_000, 4 * rate)
         self._written = 0
         self._position = 0
+        self._reader: SoundReader | None = None
 
-    def begin(self, time: float) -> None:
-        """Go to a span's beginning, in seconds on the source's clock; spans ascend."""
-        self._position = round(time * self._reader.rate)
+    def begin(self, reader: SoundReader, time: float) -> None:
+        """Go to a span's beginning, in seconds on the source's clock; spans of a source ascend."""
+        self._reader = reader if reader.has_sound else None
+        self._position = round(time * self._rate)
 
     def write(self, until: float) -> None:
-        """Encode the span's next samples, until the summary is ``until`` seconds long."""
+        """Encode the span's next samples, silence if there are none, until the summary is ``until`` seconds long."""
         from av import AudioFrame
 
-        while (missing := round(until * self._reader.rate) - self._written) > 0:
-            count = min(missing, round(_PIECE * self._reader.rate))
-            frame = AudioFrame.from_ndarray(
-                self._reader.read(self._position, count), format="fltp", layout=self._reader.layout
-            )
-            frame.sample_rate = self._reader.rate
-            frame.pts, frame.time_base = self._written, Fraction(1, self._reader.rate)
+        while (missing := round(until * self._rate) - self._written) > 0:
+            count = min(missing, round(_PIECE * self._rate))
+            silence = np.zeros((self._channels, count), dtype=np.float32)
+            samples = silence if self._reader is None else self._reader.read(self._position, count)
+            frame = AudioFrame.from_ndarray(samples, format="fltp", layout=self._layout)
+            frame.sample_rate = self._rate
+            frame.pts, frame.time_base = self._written, Fraction(1, self._rate)
             self._container.mux(self._stream.encode(frame))
             self._written += count
             self._position += count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visp.utils.files import replacing
+from visp.video.picture import as_file
 from visp.video.report import clock
 
 if TYPE_CHECKING:
@@ -50,18 +50,7 @@ def storyboard(summary: VideoSummary) -> Image:
 def write_storyboard(summary: VideoSummary, path: str | os.PathLike[str]) -> None:
     """Write the picture as a PNG, in place of an older file there."""
     with replacing(Path(path)) as file:
-        file.write(png(storyboard(summary)))
-
-
-def png(image: Image) -> bytes:
-    """Return an image (H, W, 3) uint8 as a PNG."""
-    from av import CodecContext, VideoFrame
-
-    encoder = CodecContext.create("png", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = image.shape[1], image.shape[0], "rgb24"
-    encoder.time_base = Fraction(1, 25)
-    frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-    return b"".join(map(bytes, [*encoder.encode(frame), *encoder.encode(None)]))
+        file.write(as_file(storyboard(summary), "png", "rgb24"))
 
 
 def _fitted(image: Image) -> Image:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from visp._version import __version__
 from visp.prediction import predict
 from visp.utils.files import check_outputs
-from visp.video.choose import SHORTEST, Ranges, Wishes, choose, find_candidates
+from visp.video.choose import Ranges, Wishes, choose, find_candidates
 from visp.video.corpus import KTSFrames, check_kts_frames
 from visp.video.decode import VideoReader
 from visp.video.extract import VideoFeatures, extract_features
@@ -72,8 +72,8 @@ def summarize_video(
             about half a megabyte a frame.
         batch_size: Frames that go through the extractor together; None for 4 on a CPU and 32 elsewhere.
         features: The video's features at ``fps`` frames a second, where they are there already.
-        copy: Copies the shots instead of encoding them again, from the key frame before each; ``notes`` says how far
-            each cut moved for that. The summary may then be longer than its budget.
+        copy: Copies the shots instead of encoding them; ``notes`` says how much was encoded at the borders, or how far
+            each cut moved, so that the summary is longer. See :func:`visp.video.remux.copy_spans`.
         overwrite: Replaces an existing summary.
         progress: Shows bars.
 
@@ -114,13 +114,18 @@ def summarize_video(
     with clock.stage("writing"):
         shot_times = np.stack([video.frame_times[shots[:, 0]], video.frame_times[shots[:, 1] + 1]], axis=1)
         if copy:
-            written = _copied(source, shot_times[selected], key_frames, target)
-            notes += _moves(selected, shot_times[selected], written.times)
+            wanted = shot_times[selected]
+            wanted[:, 1] = np.minimum(wanted[:, 1], wanted[:, 0] + choice.lengths)
+            written, encoded = _copied(source, wanted, key_frames, target)
+            notes += _moves(selected, wanted, written.times, encoded)
         else:
-            one_frame = shots[selected, 0] == shots[selected, 1]
-            kept = np.where(one_frame, max(longest, SHORTEST), np.inf)
             written = write_summary(
-                source, shots[selected], target, lengths=kept, pictures=key_frames.tolist(), overwrite=overwrite
+                source,
+                shots[selected],
+                target,
+                lengths=choice.lengths,
+                pictures=key_frames.tolist(),
+                overwrite=overwrite,
             )
             if cut := int((shot_times[selected, 1] - written.times[:, 1] > 1e-6).sum()):
                 notes.append(
@@ -187,8 +192,8 @@ class _Clock:
 
 def _copied(
     source: Path, times: npt.NDArray[np.float64], key_frames: npt.NDArray[np.int64], target: Path
-) -> WrittenSummary:
-    """Copy spans without encoding them again, and decode their pictures."""
+) -> tuple[WrittenSummary, float]:
+    """Copy spans, decode their pictures, and say how many seconds were encoded."""
     copied = copy_spans(source, times, target)
     wanted = set(key_frames.tolist())
     pictures = {}
@@ -198,19 +203,21 @@ def _copied(
                 pictures[frame.index] = upright_image(frame.frame)
             if len(pictures) == len(wanted):
                 break
-        sound = any(stream.codec_context is not None for stream in reader.stream.container.streams.audio)
-    return WrittenSummary(target, copied, float(np.diff(copied).sum()), sound, pictures, [])
+    length = float(np.diff(copied.times).sum())
+    return WrittenSummary(target, copied.times, length, copied.sound, pictures, []), copied.encoded
 
 
 def _moves(
-    selected: npt.NDArray[np.intp], wanted: npt.NDArray[np.float64], copied: npt.NDArray[np.float64]
+    selected: npt.NDArray[np.intp], wanted: npt.NDArray[np.float64], copied: npt.NDArray[np.float64], encoded: float
 ) -> list[str]:
-    """Say how far each copied shot begins and ends from where it was to."""
+    """Say how far each copied shot begins and ends from where it was to, or what was encoded so that none moves."""
     moved = [
         f"shot {shot + 1} begins {begin:+.2f} s and ends {end:+.2f} s"
         for shot, (begin, end) in zip(selected.tolist(), (copied - wanted).tolist(), strict=True)
         if max(abs(begin), abs(end)) >= 0.005
     ]
+    if encoded:
+        return [f"Copied, but for {encoded:.2f} s between the cuts and the nearest key frames, which were encoded."]
     return [f"Cut at key frames, without encoding: {', '.join(moved) or 'no cut moved'}."]
 
 

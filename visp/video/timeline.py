@@ -67,12 +67,16 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Grid:
-    """Frames at a constant rate on the one clock: from ``start`` on, at ``origin`` + n / ``rate`` seconds."""
+    """Frames at a constant rate on the one clock: from ``start`` on, at ``origin`` + n / ``rate`` seconds.
+
+    They are ``even`` if there is one for every n.
+    """
 
     start: float
     origin: float
     rate: float | None
     period: float
+    even: bool = False
 
 
 class Timeline:
@@ -146,6 +150,11 @@ class Timeline:
         if stated is None or not 0 < stated <= LONGEST_HOLE:
             return period
         return period if abs(stated - period) <= 1.5 * max(self._tick, _ROUNDING) else stated
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all frames are shown for equally long."""
+        return len(self._grids) == 1 and self._grids[0].even
 
     def _grid_at(self, time: float) -> _Grid | None:
         found = bisect_right([grid.start - _ROUNDING for grid in self._grids], time) - 1
@@ -229,7 +238,8 @@ class Timeline:
             off = times - times[0] - np.rint((times - times[0]) * rate) / rate
             spread = float(off.max() - off.min())
             if spread <= 1.05 * max(self._tick, _ROUNDING) and spread * rate < 0.5 and (steps * rate > 0.5).all():
-                return _Grid(float(times[0]), float(times[0] + (off.max() + off.min()) / 2), rate, 1 / rate)
+                even = bool((steps * rate < 1.5).all())
+                return _Grid(float(times[0]), float(times[0] + (off.max() + off.min()) / 2), rate, 1 / rate, even)
         return _Grid(float(times[0]), float(times[0]), None, min(period, LONGEST_HOLE))
 
     def _candidates(self, times: npt.NDArray[np.float64]) -> list[float]:

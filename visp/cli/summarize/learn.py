@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor, nn
+
+    from visp.video import Extractor
 
 _STEPS = 200
 """Steps of a run, enough on videos of minutes to hours."""
+_WITH_CONTROLS = 1.2
+"""Times as many steps as those, with the ones that the run is compared with."""
 _PIECE = 512
 """Sampled frames of the longest piece of a video that a step sees."""
 _FEWEST = 16
 """Sampled frames from which there is something to compare."""
 
 
-def learn(features: Sequence[Tensor], folder: Path, extractor: dict[str, str], device: torch.device) -> nn.Module:
+def learn(found: Sequence[npt.NDArray[np.float32]], folder: Path, extractor: Extractor) -> nn.Module:
     """Train the light built-in summarizer on features of videos, each compared with itself; without labels.
 
     Args:
-        features: (T, d) features of each video.
+        found: (T, d) features of each video.
         folder: The run's folder.
-        extractor: How the features were made, to record.
-        device: Where to train.
+        extractor: What made them; the summarizer learns on its device.
 
     Returns:
         The summarizer.
@@ -37,37 +40,34 @@ def learn(features: Sequence[Tensor], folder: Path, extractor: dict[str, str], d
     """
     import torch
 
+    from visp.cli.estimate import duration, seconds_per_step
     from visp.encoders import AttentionPoolEncoder
     from visp.pretrainer import ViSPPretrainer
     from visp.summarizers import Transformer
     from visp.training import pretrain
 
+    features = [torch.from_numpy(video) for video in found]
     pieces = _pieces(features)
     total, width = sum(map(len, features)), int(features[0].shape[1])
-    torch.manual_seed(0)
-    objective = ViSPPretrainer(Transformer(width), AttentionPoolEncoder(width), contrast="windows", seed=0).to(device)
+
+    def made() -> ViSPPretrainer:
+        torch.manual_seed(0)
+        objective = ViSPPretrainer(Transformer(width), AttentionPoolEncoder(width), contrast="windows", seed=0)
+        return objective.to(extractor.device)
+
     batch_size = min(8, len(pieces))
     epochs = -(-_STEPS // -(-len(pieces) // batch_size))
-    seconds = _seconds_per_step(objective, [piece.to(device) for piece in pieces[:batch_size]]) * _STEPS
+    seconds = seconds_per_step(made(), pieces, batch_size) * _STEPS * _WITH_CONTROLS
     print(
-        f"learning from {total} sampled frames of {_videos(len(features))}, without labels: about {_duration(seconds)}",
+        f"learning from {total} sampled frames of {_videos(len(features))}, without labels: about {duration(seconds)}",
         flush=True,
     )
-    config: dict[str, Any] = {"summarizer": "transformer", "feature_dim": width, "extractor": extractor}
-    torch.manual_seed(0)
-    summarizer = Transformer(width)
-    objective = ViSPPretrainer(summarizer, AttentionPoolEncoder(width), contrast="windows", seed=0).to(device)
-    pretrain(
-        objective,
-        pieces,
-        epochs=epochs,
-        batch_size=batch_size,
-        out_dir=folder,
-        resume=True,
-        config={"summarize": config},
-    )
+    made_with = extractor.provenance
+    config = {"summarizer": "transformer", "extractor": made_with["extractor"], "features": made_with}
+    objective = made()
+    pretrain(objective, pieces, epochs=epochs, batch_size=batch_size, out_dir=folder, resume=True, config=config)
     print(f"learnt; reuse it with --weights {folder}")
-    return summarizer
+    return objective.summarizer
 
 
 def _pieces(features: Sequence[Tensor]) -> list[Tensor]:
@@ -82,17 +82,5 @@ def _pieces(features: Sequence[Tensor]) -> list[Tensor]:
     return [piece for video in features for piece in video.chunk(-(-len(video) // longest))]
 
 
-def _seconds_per_step(objective: nn.Module, batch: list[Tensor]) -> float:
-    started = time.perf_counter()
-    for _ in range(2):  # the first is slower
-        started = time.perf_counter()
-        objective(batch).loss.backward()
-    return time.perf_counter() - started
-
-
 def _videos(number: int) -> str:
     return "1 video" if number == 1 else f"{number} videos"
-
-
-def _duration(seconds: float) -> str:
-    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} minutes"
