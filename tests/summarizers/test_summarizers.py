@@ -160,7 +160,7 @@ def test_logits_equal_the_published_ones_in_evaluation_mode(
 def test_logits_and_running_statistics_equal_the_published_ones_in_training_mode(
     pair: tuple[ReferenceCSTA, CSTA | GoogleNet], length: int
 ) -> None:
-    reference, model = (copy.deepcopy(module).double().train() for module in pair)
+    reference, model = copy.deepcopy(pair[0]).double().train(), copy.deepcopy(pair[1]).double().train()
     frames = features(length).double()
     with torch.no_grad():
         expected, actual = reference.logits(frames), model(frames)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,8 @@ from visp.cli.options import (
 if TYPE_CHECKING:
     from visp.data import Split, VideoDataset
     from visp.evaluator import Evaluator
+
+_LARGEST_SCORES = 2**30
 
 
 def add_commands(commands: Commands) -> None:
@@ -67,6 +69,7 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument("--fold", type=natural, metavar="K", help="only the test videos of this fold of --splits")
     _add_protocol(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics of every video")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file of --json")
 
 
 def _add_crossval(commands: Commands) -> None:
@@ -152,10 +155,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     import numpy as np
 
     from visp.training.run_folder import write_json
+    from visp.utils.files import check_outputs
     from visp.weights import load_weights
 
     check_device(options)
     name_summarizer(options, options.weights)
+    inputs = [*options.data, options.weights, options.scores, options.splits, options.user_scores]
+    check_outputs(options.json, inputs=[path for path in inputs if path is not None], overwrite=options.overwrite)
     dataset = open_videos(options)
     if (options.splits is None) != (options.fold is None):
         raise ValueError("--splits and --fold belong together: the test videos of a fold are evaluated")
@@ -224,12 +230,15 @@ def _fold(options: argparse.Namespace, dataset: VideoDataset) -> Split:
 
 
 def _evaluator(options: argparse.Namespace, dataset: VideoDataset) -> Evaluator:
-    from visp.data import read_tvsum_mat, read_tvsum_tsv
+    from visp.data import check_isolated, read_tvsum_mat, read_tvsum_tsv
     from visp.evaluator import Evaluator
 
     user_scores = None
     if options.user_scores is not None:
-        read = read_tvsum_mat if options.user_scores.endswith(".mat") else read_tvsum_tsv
+        matlab = options.user_scores.endswith(".mat")
+        if matlab and options.isolate:
+            check_isolated(options.user_scores)
+        read = read_tvsum_mat if matlab else read_tvsum_tsv
         user_scores = read(options.user_scores)
     return Evaluator(
         dataset,
@@ -241,10 +250,15 @@ def _evaluator(options: argparse.Namespace, dataset: VideoDataset) -> Evaluator:
 
 
 def _read_scores(path: str) -> dict[str, list[float]]:
+    from visp.utils.files import parse_json, read_text, shown
+
     try:
-        scores = json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        scores = parse_json(read_text(path, limit=_LARGEST_SCORES))
+    except ValueError as error:
+        raise ValueError(f"{shown(path)} is not JSON of scores: {error}") from error
     if not isinstance(scores, dict):
-        raise ValueError(f"{path}: expected an object of scores by video, got a {type(scores).__name__}")
+        raise ValueError(f"{shown(path)}: expected an object of scores by video, got a {type(scores).__name__}")
+    for name, values in scores.items():
+        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+            raise ValueError(f"{shown(path)}: expected a list of numbers for {name[:40]!r}, got {reprlib.repr(values)}")
     return scores

@@ -103,6 +103,17 @@ def add_data(parser: argparse.ArgumentParser, help_text: str) -> None:
     """Add the options that say which videos."""
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help=help_text)
     parser.add_argument("--stride", type=natural, default=1, metavar="K", help="take every K-th sampled frame")
+    add_isolate(parser)
+
+
+def add_isolate(parser: argparse.ArgumentParser) -> None:
+    """Add the option for files that are not trusted."""
+    parser.add_argument(
+        "--isolate",
+        action="store_true",
+        help="for h5 files that you do not trust: read them wholly in a child process first, with bounds on time and "
+        "memory, because a damaged file can crash or hang the HDF5 library",
+    )
 
 
 def add_summarizer(parser: argparse.ArgumentParser, *, device: bool = True) -> None:
@@ -140,8 +151,10 @@ def default_folder(command: str) -> Path:
 
 def open_videos(options: argparse.Namespace, *, index: str | None = None, say: bool = True) -> VideoDataset:
     """Open the files of ``--data`` and say what is in them; with an index only their shapes are checked."""
-    from visp.data import VideoDataset
+    from visp.data import VideoDataset, check_isolated
 
+    if options.isolate:
+        check_isolated(options.data)
     validate: Literal["full", "shapes"] = "full" if index is None else "shapes"
     dataset = VideoDataset(options.data, stride=options.stride, validate=validate, index=index)
     if say:

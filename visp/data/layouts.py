@@ -23,8 +23,8 @@ import numpy.typing as npt
 from visp.data.h5 import listed, natural_order, open_h5, record_from_group
 from visp.data.record import VideoRecord
 from visp.data.schema import dataset
-from visp.data.stored import H5SchemaError, check_stored, holds, lookup, names_of, one_line, reading
-from visp.utils.files import parse_json, read_text
+from visp.data.stored import H5SchemaError, check_stored, holds, lookup, names_of, reading
+from visp.utils.files import one_line, parse_json, read_text
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "features": ("features", "video_embeddings", "feature"),

@@ -27,6 +27,7 @@ from visp.studies.results import CrossValidation, Fold, read_fold
 from visp.training.finetune import finetune
 from visp.training.options import FinetuneOptions, option, takes
 from visp.training.run_folder import content_hash, digest, write_json
+from visp.utils.files import locked, parse_json, read_text
 from visp.utils.noise import seeded
 from visp.weights import (
     CheckpointError,
@@ -125,7 +126,10 @@ def cross_validate(
             raise ValueError(f"fold {index} has no test videos")
         evaluator.check([*split.validation, *split.test])
     folder = None if options.out_dir is None else Path(options.out_dir)
-    if folder is not None:
+    if folder is None:
+        return _all_folds(make_summarizer, dataset, splits, options, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
         several = options.pretrained is not None and len({id(start) for start in starts}) > 1
         _claim(
             folder,
@@ -141,11 +145,23 @@ def cross_validate(
                 "options": options.describe(),
             },
         )
+        result = _all_folds(make_summarizer, dataset, splits, options, folder)
+        write_json(folder / "results.json", result.to_json())
+    return result
+
+
+def _all_folds(
+    make_summarizer: Callable[[], nn.Module],
+    dataset: VideoSource,
+    splits: Sequence[Split],
+    options: CrossValidationOptions,
+    folder: Path | None,
+) -> CrossValidation:
     folds = []
     total = options.rounds * len(splits)
     bar = tqdm(total=total, unit="fold", desc="folds", disable=not options.progress, dynamic_ncols=True)
     with bar:
-        for number, start in enumerate(starts):
+        for number, start in enumerate(options.starts):
             for index, split in enumerate(splits):
                 place = None if folder is None else folder / f"round-{number}" / f"fold-{index}"
                 done = None if place is None else _finished(place)
@@ -154,10 +170,8 @@ def cross_validate(
                 folds.append(done)
                 bar.set_postfix(tau=f"{np.mean([fold.mean('tau') for fold in folds]):.3f}", refresh=False)
                 bar.update()
-    result = CrossValidation(tuple(folds), f"{evaluator.protocol}, {evaluator.benchmark}", options.select, folder)
-    if folder is not None:
-        write_json(folder / "results.json", result.to_json())
-    return result
+    evaluator = options.evaluator
+    return CrossValidation(tuple(folds), f"{evaluator.protocol}, {evaluator.benchmark}", options.select, folder)
 
 
 def _run_fold(
@@ -184,7 +198,10 @@ def _run_fold(
 
 def _finished(folder: Path) -> Fold | None:
     path = folder / "fold.json"
-    return read_fold(path) if path.exists() else None
+    if not path.exists():
+        return None
+    (folder / "checkpoint.pt").unlink(missing_ok=True)  # as where the run was not killed before it did so
+    return read_fold(path)
 
 
 def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
@@ -193,8 +210,8 @@ def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(fingerprint))
     if path.exists():
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+            there = parse_json(read_text(path))
+        except ValueError as error:
             raise CheckpointError(f"{path} is not JSON: {error}") from error
         if not isinstance(there, dict):
             raise CheckpointError(f"{path} is not of a cross-validation: it holds a {type(there).__name__}")
@@ -207,10 +224,11 @@ def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
             raise CheckpointError(
                 f"{path} is of another cross-validation, choose another folder: {'; '.join(differences)}"
             )
-    elif folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty and holds no cross-validation; choose another folder")
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in folder.glob(".visp-*"):  # of one that was killed while it wrote its settings
+            unfinished.unlink()
+        if any(folder.iterdir()):
+            raise FileExistsError(f"{folder} is not empty and holds no cross-validation; choose another folder")
         write_json(path, wanted)
 
 
