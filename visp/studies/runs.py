@@ -293,9 +293,7 @@ def _work(todo: Mapping[str, Run], cache: Path, jobs: int) -> Iterator[ValueErro
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
-            raise ChildProcessError(
-                "a process of the study was ended from outside; the same command resumes"
-            ) from error
+            raise ChildProcessError("a process of the study was ended from outside; run it again to resume") from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
