@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visp.cli.options import FACTORY_HELP, Commands, add_command, default_folder, natural
-from visp.eval.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from visp.studies.study import Labelled, Study, StudyResult, Variant
@@ -37,6 +36,8 @@ def add_commands(studies: Commands) -> None:
 
 
 def _fill(parser: argparse.ArgumentParser) -> None:
+    from visp.eval.protocols import PROTOCOLS
+
     add = parser.add_argument_group("videos").add_argument
     add("--summe", metavar="FILE", help="annotated videos judged by SumMe's rules")
     add("--tvsum", metavar="FILE", help="annotated videos judged by TVSum's rules")
