@@ -19,6 +19,7 @@ import torch
 import visp
 from visp.data import InMemoryDataset, make_splits
 from visp.data.synthetic import make_corpus
+from visp.training.options import Precision
 
 
 def main() -> None:
@@ -47,20 +48,20 @@ def main() -> None:
             )
             pretrainer.to(options.device)
 
-            def run(pretrainer: visp.ViSPPretrainer = pretrainer, precision: str = precision) -> None:
+            def run(pretrainer: visp.ViSPPretrainer = pretrainer, precision: Precision = precision) -> None:
                 visp.pretrain(
                     pretrainer,
                     videos,
                     epochs=1 if quick else 200,
                     batch_size=10 if quick else 32,
-                    precision=precision,  # type: ignore[arg-type]
+                    precision=precision,
                     standardize=True,
                 )
 
             what = "pretraining, recomputed" if checkpointed else "pretraining"
             _measure(what, precision, run, options.device)
 
-        def folds(precision: str = precision) -> None:
+        def folds(precision: Precision = precision) -> None:
             visp.cross_validate(
                 make_summarizer,
                 videos,

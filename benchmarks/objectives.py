@@ -139,23 +139,39 @@ def agreement(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> float:
     return float(np.nan_to_num(kendalltau(left, right).statistic))
 
 
+Groups = Mapping[tuple[str, str, int], Mapping[str, Sequence[Mapping[str, Any]]]]
+"""The runs of a corpus, summarizer and number of steps, by contrast."""
+
+
 def tables(out: Path) -> str:
-    """Put what is there into Markdown tables, mean and spread over seeds."""
+    """Put what is there into Markdown tables: an overview, then every contrast, mean and spread over seeds."""
     groups: dict[tuple[str, str, int], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(out.glob("*.json")):
         result = json.loads(path.read_text())
         groups[result["corpus"], result["summarizer"], result["steps"]][result["contrast"]].append(result)
-    lines = []
+    lines = [overview(groups)]
     for (corpus, summarizer, steps), rows in groups.items():
         lines += [f"\n{corpus}, {summarizer}, {steps} steps\n", "| contrast | tau by seed | mean ± spread | error "]
         lines[-1] += (
             "over videos | seeds agree | untrained order kept | InfoNCE (log N) | keep ratio | spread of logits |"
         )
         lines.append("|---" * 9 + "|")
-        anyone = next(iter(rows.values()))
-        before = [result["tau_before"] for result in anyone]
+        before = [result["tau_before"] for result in next(iter(rows.values()))]
         lines.append(f"| untrained | {listed(before)} | {spread(before)} | | | | | | |")
         lines += [row(name, rows[name]) for name in CONTRASTS if name in rows]
+    return "\n".join(lines)
+
+
+def overview(groups: Groups) -> str:
+    """Put tau, mean and spread over seeds, of all runs into one table."""
+    names = [name for name in CONTRASTS if any(name in rows for rows in groups.values())]
+    lines = ["| corpus | summarizer | steps | seeds | untrained | " + " | ".join(names) + " |"]
+    lines.append("|---" * (5 + len(names)) + "|")
+    for (corpus, summarizer, steps), rows in groups.items():
+        most = max(rows.values(), key=len)
+        cells = [corpus, summarizer, str(steps), str(len(most)), spread([result["tau_before"] for result in most])]
+        cells += [spread([result["tau"] for result in rows[name]]) if name in rows else "" for name in names]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from visp.plots import (
@@ -20,6 +21,7 @@ from visp.plots import (
     plot_saliency,
     plot_scores,
     plot_sweep,
+    plot_variants,
     read_metrics,
 )
 
@@ -185,3 +187,20 @@ def test_the_number_of_every_cell_can_be_read() -> None:
     for text, value in zip(ax.texts, cells[0], strict=True):
         ground, ink = luminance(image.to_rgba(value)[:3]), 1.0 if text.get_color() == "white" else 0.0
         assert (max(ground, ink) + 0.05) / (min(ground, ink) + 0.05) >= 4.5
+
+
+def test_variants_are_drawn_downwards_with_their_errors_and_the_levels_of_chance() -> None:
+    ax = plot_variants(
+        {"first": 0.2, "second": 0.3},
+        axes(),
+        xlabel="tau",
+        errors={"first": 0.1, "second": float("nan")},
+        levels={"chance": 0.1, "undefined": float("nan")},
+    )
+    (bars,) = ax.containers
+    assert isinstance(bars, ErrorbarContainer)
+    assert np.array_equal(bars.lines[0].get_xydata(), [[0.2, 0.0], [0.3, -1.0]])
+    ends = [np.asarray(segment)[:, 0] for segment in bars.lines[2][0].get_segments()]
+    assert np.allclose(ends, [[0.1, 0.3], [0.3, 0.3]])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]
+    assert ax.get_legend_handles_labels()[1] == ["chance"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -98,7 +99,7 @@ class Evaluator:
         return {
             "protocol": self.protocol,
             "benchmark": self.benchmark,
-            "raw_user_scores": self.user_scores is not None,
+            "raw_user_scores": None if self.user_scores is None else _digest(self.user_scores),
             "segment_length": self.segment_length,
             "overlap": self.overlap,
         }
@@ -117,3 +118,12 @@ class Evaluator:
                 given["user_scores"] = self.user_scores[name]
             self._annotations[name] = {key: value for key, value in given.items() if value is not None}
         return self._annotations[name]
+
+
+def _digest(scores: Mapping[str, npt.NDArray[np.number]]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(scores):
+        array = np.ascontiguousarray(scores[name])
+        found.update(f"{name} {array.shape} {array.dtype.str};".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()

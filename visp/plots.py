@@ -107,6 +107,7 @@ def plot_saliency(
     if thumbnails:
         top = _draw_thumbnails(thumbnails, ax, length)
     ax.set(xlim=(-0.5, length - 0.5), ylim=(1 - len(rows), top), xlabel="sampled frame")
+    ax.locator_params(axis="x", integer=True)
     ax.set_yticks([0.4 - number for number in range(len(rows))], list(rows))
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
@@ -293,6 +294,41 @@ def plot_distribution(
     ax.set_xticks(places, list(rounds))
     ax.set_ylabel(ylabel)
     return _finished(ax)
+
+
+def plot_variants(
+    metrics: Mapping[str, float],
+    ax: Axes,
+    *,
+    xlabel: str,
+    errors: Mapping[str, float] | None = None,
+    levels: Mapping[str, float] | None = None,
+) -> Axes:
+    """Draw one metric of several variants, one below the other in the order given.
+
+    Args:
+        metrics: By name of the variant.
+        ax: Where to draw.
+        xlabel: Name of the metric.
+        errors: Half the length of each variant's bar, in the unit of the metric; nan for none.
+        levels: By name, what chance and people reach, as vertical lines; nan for none.
+
+    Returns:
+        The axes.
+    """
+    places = -np.arange(len(metrics))
+    bars = None if errors is None else np.nan_to_num([errors.get(name, math.nan) for name in metrics])
+    ax.errorbar(list(metrics.values()), places, xerr=bars, fmt="o", color=BLUE, capsize=3, linestyle="none")
+    for (name, level), style in zip((levels or {}).items(), cycle(_LINES[1:])):
+        if not math.isnan(level):
+            ax.axvline(level, color="black", linestyle=style, linewidth=1, label=name)
+    ax.set_yticks(places, list(metrics))
+    ax.set_xlabel(xlabel)
+    ax.margins(y=0.5 / len(metrics))
+    ax.spines[["top", "right"]].set_visible(False)
+    if levels:
+        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=1)
+    return ax
 
 
 def _smoothed(values: npt.NDArray[np.float64], smoothing: float) -> npt.NDArray[np.float64]:

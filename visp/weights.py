@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import pickle
 import stat
 import struct
 import zipfile
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from visp.adapters import AdaptedEncoder, AdaptedSummarizer
 from visp.inputs import Standardization, beside, carry
-from visp.utils.files import replacing, shown, unfinished
+from visp.utils.files import one_line, replacing, shown, unfinished
 
 NAMES_SHOWN = 3
 
@@ -103,8 +104,9 @@ def load_state(path: str | os.PathLike[str], *, map_location: str | torch.device
         CheckpointError: If it is no regular file, is damaged, cannot be loaded or holds no dict.
         ModuleNotFoundError: If it is of the format safetensors, and that is not installed.
     """
+    name = shown(path)
     if not stat.S_ISREG(Path(path).stat().st_mode):
-        raise CheckpointError(f"{path} is not a file of weights: it is a folder, a pipe or a device")
+        raise CheckpointError(f"{name} is not a file of weights: it is a folder, a pipe or a device")
     safe = Path(path).suffix.lower() == _SAFE
     if safe:
         _require_safetensors()
@@ -116,11 +118,10 @@ def load_state(path: str | os.PathLike[str], *, map_location: str | torch.device
             file.seek(0)
             state = torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         what = "of the format safetensors" if safe else "that torch can load"
-        raise CheckpointError(f"{path} is not a file of weights {what}: {reason}") from error
+        raise CheckpointError(f"{name} is not a file of weights {what}: {_reason(error)}") from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a state dict")
+        raise CheckpointError(f"{name} holds a {type(state).__name__}, expected a state dict")
     return state
 
 
@@ -279,7 +280,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], refusal: str) -> N
             missing, unexpected = result.missing_keys, result.unexpected_keys
         except (RuntimeError, TypeError, AttributeError) as error:
             _restore(module, before)
-            raise CheckpointError(f"{refusal}: {error}") from error
+            raise CheckpointError(f"{refusal}: {one_line(error)}") from error
     problems = {"missing": missing, "unexpected": unexpected, **problems}
     if any(problems.values()):
         _restore(module, before)
@@ -316,6 +317,14 @@ def _safe_hash(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
 def _require_safetensors() -> None:
     if not has_safetensors():
         raise ModuleNotFoundError('.safetensors needs safetensors: pip install "visp[hub]"', name="safetensors")
+
+
+def _reason(error: Exception) -> str:
+    """Return torch's reason in one line, without its advice to load the file unsafely."""
+    _, advice, reason = str(error).partition("WeightsUnpickler error: ")
+    if isinstance(error, pickle.UnpicklingError) and not advice:
+        return "it holds something else than tensors and plain values, or is damaged"
+    return one_line(ValueError((reason or str(error)).strip().partition("\n")[0] or type(error).__name__))
 
 
 def _check_whole(file: BinaryIO) -> None:

@@ -292,10 +292,33 @@ def test_an_undefined_metric_stays_undefined(tmp_path: Path) -> None:
     assert result.to_json()["tau"]["mean"] is None
 
 
-@pytest.mark.parametrize("change", [{"splits": []}, {"rounds": 0}])
-def test_nothing_to_do_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="at least one split and one round"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"splits": []}, "at least one split"),
+        ({"rounds": 0}, "expected rounds >= 1"),
+        ({"evaluator": None}, "needs an evaluator"),
+        ({"resume": True}, "takes no resume: folds start from `pretrained` and are resumed"),
+    ],
+)
+def test_what_makes_no_cross_validation_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         run(**change)
+
+
+def test_pretrained_folds_have_the_learning_rate_of_pretrained_weights(tmp_path: Path) -> None:
+    start = Scorer().state_dict()
+    assert run(pretrained=start, lr=0.5, pretrained_lr=0.0).per_round() == run(pretrained=start, lr=0.0).per_round()
+    assert run(lr=0.0, pretrained_lr=0.5).per_round() == run(lr=0.0).per_round()
+
+
+def test_users_scores_that_differ_are_another_cross_validation(tmp_path: Path) -> None:
+    run(epochs=1, out_dir=tmp_path / "run")
+    other = visp.Evaluator(
+        VIDEOS, user_scores={r.name: 1 - r.user_summary for r in RECORDS if r.user_summary is not None}
+    )
+    with pytest.raises(CheckpointError, match="evaluation was"):
+        run(epochs=1, out_dir=tmp_path / "run", evaluator=other)
 
 
 def test_a_fold_without_test_videos_is_refused() -> None:
@@ -313,6 +336,15 @@ def test_compare_is_welchs_test() -> None:
     assert found.mean_b == pytest.approx(np.mean(b))
     assert found.difference == pytest.approx(np.mean(b) - np.mean(a))
     assert found.rounds == (3, 4)
+
+
+def test_the_effect_size_is_hedges_g() -> None:
+    a, b = [0.1, 0.2, 0.15], [0.3, 0.25, 0.5]
+    pooled = np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2)
+    assert compare(a, b).effect_size == pytest.approx((np.mean(b) - np.mean(a)) / pooled * (1 - 3 / 15))
+    assert "Hedges' g = " in str(compare(a, b))
+    assert compare([1.0, 1.0], [2.0, 2.0]).effect_size == float("inf")
+    assert compare([1.0, 1.0], [1.0, 1.0]).effect_size == 0
 
 
 def test_compare_takes_a_side_without_spread() -> None:

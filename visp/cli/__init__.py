@@ -1,4 +1,4 @@
-"""The command line: ``visp demo | pretrain | finetune | evaluate | crossval | features | summarize | study``."""
+"""The command line: ``visp demo | pretrain | finetune | evaluate | crossval | features | summarize | ...``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Sequence
 
 from visp._version import __version__
-from visp.cli import demo, evaluation, pretrain, study, summarize, video
+from visp.cli import convert, demo, evaluation, pretrain, study, summarize, video
 from visp.cli.options import CommandParser
 
-_GROUPS = (demo, pretrain, evaluation, video, summarize, study)
+_GROUPS = (convert, demo, pretrain, evaluation, video, summarize, study)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

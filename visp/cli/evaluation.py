@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Collection
+import reprlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visp._version import __version__
 from visp.cli.options import (
@@ -28,10 +27,13 @@ from visp.cli.options import (
     open_videos,
     where_weights_are,
 )
+from visp.eval.protocols import BENCHMARKS, PROTOCOLS
 
 if TYPE_CHECKING:
     from visp.data import Split, VideoDataset
     from visp.evaluator import Evaluator
+
+_LARGEST_SCORES = 2**30
 
 
 def add_commands(commands: Commands) -> None:
@@ -46,11 +48,13 @@ def _add_finetune(commands: Commands) -> None:
 
 
 def _fill_finetune(parser: argparse.ArgumentParser) -> None:
+    from visp.training.options import FinetuneOptions
+
     add_data(parser, "h5 files with `gtscore` and what the protocol needs")
     add_summarizer(parser, device=False)
     _add_splits(parser)
     parser.add_argument("--fold", type=natural, default=0, metavar="K", help="fold of the split file, from 0")
-    _add_labelled_training(parser)
+    add_options(parser, FinetuneOptions)
     _add_protocol(parser)
     add_folder(parser, "finetune")
 
@@ -66,6 +70,7 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument("--fold", type=natural, metavar="K", help="only the test videos of this fold of --splits")
     _add_protocol(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics of every video")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file of --json")
 
 
 def _add_crossval(commands: Commands) -> None:
@@ -76,13 +81,13 @@ def _add_crossval(commands: Commands) -> None:
 
 
 def _fill_crossval(parser: argparse.ArgumentParser) -> None:
+    from visp.studies.cross_validation import CrossValidationOptions
+
     add_data(parser, "h5 files with `gtscore` and what the protocol needs")
     add_summarizer(parser, device=False)
-    parser.add_argument("--pretrained", metavar="FILE", help="weights to start every fold from, or the folder of a run")
     _add_splits(parser)
     parser.add_argument("--folds", type=int, default=5, metavar="K", help="folds to draw where there is no split file")
-    parser.add_argument("--rounds", type=int, default=1, metavar="K", help="how often all folds are done")
-    _add_labelled_training(parser, leave_out=("weights", "resume", "tensorboard"))
+    add_options(parser, CrossValidationOptions, leave_out=("weights", "resume", "tensorboard"))
     _add_protocol(parser)
     parser.add_argument(
         "--compare-with", type=Path, metavar="DIR", help="test the difference to another cross-validation's folder"
@@ -99,16 +104,10 @@ def _add_splits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", metavar="FILE", help="split file: JSON, YAML or CSTA's lines")
 
 
-def _add_labelled_training(parser: argparse.ArgumentParser, leave_out: Collection[str] = ()) -> None:
-    from visp.training.options import FinetuneOptions
-
-    add_options(parser, FinetuneOptions, leave_out=leave_out)
-
-
 def _add_protocol(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--protocol", default="csta", choices=("csta", "otani", "msva", "scores"), help="rank correlation, see docs")
-    add("--benchmark", required=True, choices=("summe", "tvsum"), help="whose rules hold")
+    add("--protocol", default="csta", choices=PROTOCOLS, help="rank correlation, see docs")
+    add("--benchmark", required=True, choices=BENCHMARKS, help="whose rules hold")
     add("--user-scores", metavar="FILE", help="TVSum's raw scores: ydata-anno.tsv or ydata-tvsum50.mat")
     add(
         "--segment-length",
@@ -122,6 +121,7 @@ def _finetune(options: argparse.Namespace) -> None:
     import torch
 
     from visp.training import finetune
+    from visp.training.options import FinetuneOptions
 
     check_resume(options)
     check_device(options)
@@ -138,7 +138,7 @@ def _finetune(options: argparse.Namespace) -> None:
         dataset,
         split,
         evaluator=_evaluator(options, dataset),
-        **_training(options),
+        **given_options(options, FinetuneOptions),
         out_dir=out,
         config={**named(options), "command_line": given(options), "visp_version": __version__},
     )
@@ -154,10 +154,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     import numpy as np
 
     from visp.training.run_folder import write_json
+    from visp.utils.files import check_outputs
     from visp.weights import load_weights
 
     check_device(options)
     name_summarizer(options, options.weights)
+    inputs = [*options.data, options.weights, options.scores, options.splits, options.user_scores]
+    check_outputs(options.json, inputs=[path for path in inputs if path is not None], overwrite=options.overwrite)
     dataset = open_videos(options)
     if (options.splits is None) != (options.fold is None):
         raise ValueError("--splits and --fold belong together: the test videos of a fold are evaluated")
@@ -181,7 +184,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _crossval(options: argparse.Namespace) -> None:
     from visp.data import make_splits, read_splits
     from visp.eval.metrics import METRICS
-    from visp.studies.cross_validation import cross_validate
+    from visp.studies.cross_validation import CrossValidationOptions, cross_validate
     from visp.studies.results import read_results, results_table
     from visp.studies.significance import compare
 
@@ -200,9 +203,7 @@ def _crossval(options: argparse.Namespace) -> None:
         dataset,
         splits,
         evaluator=_evaluator(options, dataset),
-        rounds=options.rounds,
-        pretrained=options.pretrained,
-        **_training(options),
+        **given_options(options, CrossValidationOptions),
         config=named(options),
         out_dir=options.out,
     )
@@ -214,13 +215,6 @@ def _crossval(options: argparse.Namespace) -> None:
         for metric in METRICS:
             print(f"{metric}: {compare(other, result, metric)}")
     print(f"video by video: {options.out / 'results.json'}")
-
-
-def _training(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of a fine-tuning run as its arguments."""
-    from visp.training.options import FinetuneOptions
-
-    return given_options(options, FinetuneOptions)
 
 
 def _fold(options: argparse.Namespace, dataset: VideoDataset) -> Split:
@@ -235,12 +229,15 @@ def _fold(options: argparse.Namespace, dataset: VideoDataset) -> Split:
 
 
 def _evaluator(options: argparse.Namespace, dataset: VideoDataset) -> Evaluator:
-    from visp.data import read_tvsum_mat, read_tvsum_tsv
+    from visp.data import check_isolated, read_tvsum_mat, read_tvsum_tsv
     from visp.evaluator import Evaluator
 
     user_scores = None
     if options.user_scores is not None:
-        read = read_tvsum_mat if options.user_scores.endswith(".mat") else read_tvsum_tsv
+        matlab = options.user_scores.endswith(".mat")
+        if matlab and options.isolate:
+            check_isolated(options.user_scores)
+        read = read_tvsum_mat if matlab else read_tvsum_tsv
         user_scores = read(options.user_scores)
     return Evaluator(
         dataset,
@@ -252,10 +249,15 @@ def _evaluator(options: argparse.Namespace, dataset: VideoDataset) -> Evaluator:
 
 
 def _read_scores(path: str) -> dict[str, list[float]]:
+    from visp.utils.files import parse_json, read_text, shown
+
     try:
-        scores = json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        scores = parse_json(read_text(path, limit=_LARGEST_SCORES))
+    except ValueError as error:
+        raise ValueError(f"{shown(path)} is not JSON of scores: {error}") from error
     if not isinstance(scores, dict):
-        raise ValueError(f"{path}: expected an object of scores by video, got a {type(scores).__name__}")
+        raise ValueError(f"{shown(path)}: expected an object of scores by video, got a {type(scores).__name__}")
+    for name, values in scores.items():
+        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+            raise ValueError(f"{shown(path)}: expected a list of numbers for {name[:40]!r}, got {reprlib.repr(values)}")
     return scores

@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser, options: type[Any], *, leave_ou
     """Add a flag for each field of a class of options (:mod:`visp.training.options`)."""
     from visp.training.options import described, vars_for_hints
 
-    types = get_type_hints(options, vars_for_hints())
+    types = get_type_hints(options, vars_for_hints(options))
     for field in described(options):
         flag = field.metadata["flag"]
         if flag is None or field.name in leave_out:
@@ -96,13 +96,24 @@ def _parsing(name: str, kind: Any, default: object, least: float | None) -> dict
         return {"type": float, "metavar": "X"}
     if int in kinds:
         return {"type": natural if least == 0 else int, "metavar": "N"}
-    return {"metavar": "FILE" if name == "weights" else name.upper()}
+    return {"metavar": "FILE" if name in ("weights", "pretrained") else name.upper()}
 
 
 def add_data(parser: argparse.ArgumentParser, help_text: str) -> None:
     """Add the options that say which videos."""
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help=help_text)
     parser.add_argument("--stride", type=natural, default=1, metavar="K", help="take every K-th sampled frame")
+    add_isolate(parser)
+
+
+def add_isolate(parser: argparse.ArgumentParser) -> None:
+    """Add the option for files that are not trusted."""
+    parser.add_argument(
+        "--isolate",
+        action="store_true",
+        help="for h5 files that you do not trust: read them wholly in a child process first, with bounds on time and "
+        "memory, because a damaged file can crash or hang the HDF5 library",
+    )
 
 
 def add_summarizer(parser: argparse.ArgumentParser, *, device: bool = True) -> None:
@@ -140,8 +151,10 @@ def default_folder(command: str) -> Path:
 
 def open_videos(options: argparse.Namespace, *, index: str | None = None, say: bool = True) -> VideoDataset:
     """Open the files of ``--data`` and say what is in them; with an index only their shapes are checked."""
-    from visp.data import VideoDataset
+    from visp.data import VideoDataset, check_isolated
 
+    if options.isolate:
+        check_isolated(options.data)
     validate: Literal["full", "shapes"] = "full" if index is None else "shapes"
     dataset = VideoDataset(options.data, stride=options.stride, validate=validate, index=index)
     if say:

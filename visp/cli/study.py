@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visp.cli.options import Commands, add_command
+from visp.cli.options import Commands, add_command, add_isolate
+from visp.cli.studies import add_commands as add_variants
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,21 +40,30 @@ def add_commands(commands: Commands) -> None:
         help="training steps of the encoder that measures identification; 0 leaves the measure out",
     )
     add("--json", type=Path, metavar="FILE", help="write the table there too")
+    add("--overwrite", action="store_true", help="replace an existing file of --json")
+    add_isolate(controls)
+    add_variants(studies)
 
 
 def _controls(options: argparse.Namespace) -> None:
     import torch
 
-    from visp.data import VideoDataset
+    from visp.data import VideoDataset, check_isolated
     from visp.factory import make_encoder, make_summarizer
     from visp.studies.controls import controls
     from visp.training.run_folder import write_json
+    from visp.utils.files import check_outputs
     from visp.weights import load_weights
 
     if not 0 < options.share_of_epochs <= 1:
         raise ValueError(f"--share-of-epochs must be in (0, 1], got {options.share_of_epochs:g}")
     config = _read_config(options.run_folder)
     given = config["command_line"]
+    own = [options.run_folder / name for name in ("config.json", "metrics.jsonl", "checkpoint.pt", "weights.pt")]
+    inputs = [*given["data"], *own, *(given[name] for name in ("weights",) if given.get(name) is not None)]
+    check_outputs(options.json, inputs=inputs, overwrite=options.overwrite)
+    if options.isolate:
+        check_isolated(given["data"])
     videos = VideoDataset(given["data"], stride=given.get("stride", 1))
     seed = int(config.get("seed", 0))
 
@@ -102,16 +111,22 @@ def _objective(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
+    from visp.utils.files import parse_json, read_text, shown
+
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        config = parse_json(read_text(path))
+    except ValueError as error:
+        raise ValueError(f"{shown(path)} is not JSON: {error}") from error
     given = config.get("command_line") if isinstance(config, dict) else None
-    missing = [name for name in ("data", "summarizer", "encoder") if not isinstance(given, dict) or name not in given]
+    given = given if isinstance(given, dict) else {}
+    wanted = {"data": list, "summarizer": str, "encoder": str}
+    missing = [name for name, kind in wanted.items() if not isinstance(given.get(name), kind)]
+    if not missing and not (given["data"] and all(isinstance(file, str) for file in given["data"])):
+        missing = ["data"]
     if missing or not isinstance(config.get("epochs"), int):
         raise ValueError(
-            f"{path} is not of a run of `visp pretrain`: it does not say {', '.join(missing) or 'epochs'}; "
+            f"{shown(path)} is not of a run of `visp pretrain`: it does not say {', '.join(missing) or 'epochs'}; "
             "for other runs, call visp.studies.controls.controls"
         )
     return dict(config)

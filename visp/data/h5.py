@@ -15,8 +15,8 @@ import h5py
 from visp._version import __version__
 from visp.data.record import VideoRecord
 from visp.data.schema import GroupCheck, read_attributes, read_value
-from visp.data.stored import H5SchemaError, holds, lookup, names_of, one_line, reading
-from visp.utils.files import check_input, check_outputs, replacing
+from visp.data.stored import MAX_NAME, H5SchemaError, holds, lookup, names_of, reading
+from visp.utils.files import check_input, check_outputs, one_line, replacing
 
 __all__ = [
     "H5Contents",
@@ -236,7 +236,8 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
     """Say in a few words which names exist, for error messages."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return "there is " + (", ".join(names[:limit]) + more if names else "nothing")
+    first = (name if isinstance(name, str) and name.isprintable() else ascii(name) for name in names[:limit])
+    return "there is " + (", ".join(name[:MAX_NAME] for name in first) + more if names else "nothing")
 
 
 def _write_attributes(item: h5py.Group, attributes: Mapping[str, str]) -> None:

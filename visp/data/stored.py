@@ -13,6 +13,8 @@ from pathlib import Path
 
 import h5py
 
+from visp.utils.files import one_line
+
 MAX_VIDEOS = 1_000_000
 """Most groups of a file."""
 MAX_NAME = 500
@@ -56,12 +58,6 @@ def reading(what: str = "") -> Iterator[None]:
         raise
     except _DAMAGE as error:
         raise H5SchemaError(f"{what} cannot be read ({one_line(error)})".lstrip()) from error
-
-
-def one_line(error: BaseException) -> str:
-    """Return the text of an error without line breaks, of bounded length."""
-    text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-    return (text[:300] + " ..." if len(text) > 300 else text) or type(error).__name__
 
 
 def names_of(group: h5py.Group) -> list[str]:

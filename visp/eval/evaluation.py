@@ -16,7 +16,7 @@ from visp.eval.protocols import Benchmark, Protocol, protocol_form
 from visp.eval.results import BASELINES, RANDOM_DRAWS, Baseline, Evaluation, VideoEvaluation, mean_row
 from visp.eval.summary import BudgetBase, make_summary
 
-OVER_USERS: dict[Benchmark, OverUsers] = {"summe": "max", "tvsum": "mean"}
+OVER_USERS: dict[Benchmark, OverUsers] = {"summe": "max", "tvsum": "mean", "mrhisum": "max"}
 """How the F-scores of a video's users become one."""
 
 _ANNOTATION_KEYS = {"annotators": "user_scores", "mean summary": "user_summary", "gtscore": "gtscore"}

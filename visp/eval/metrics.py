@@ -116,6 +116,11 @@ def rank_correlation(
         return _correlate(selection, target, protocol, benchmark)
 
     scores = _scores(prediction, label)
+    if compared.predicted == "picks" and compared.annotated == "gtscore":
+        if len(users) != 1:
+            raise ValueError(f"{label} the annotations are gtscore as one row (1, T), got {users.shape}")
+        _same_length("the scores", len(scores), "gtscore", users.shape[1])
+        return _correlate(scores, users, protocol, benchmark)
     if compared.predicted == "picks":
         frames = _compared_frames(picks, users.shape[1])
         _same_length("the scores", len(scores), f"the sampled frames of the {users.shape[1]} annotated", len(frames))

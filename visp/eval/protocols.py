@@ -12,6 +12,9 @@ protocol     TVSum                                          SumMe
              annotator's scores                             upsampled likewise
 ===========  =============================================  =============================================
 
+On MR.HiSum, which has one rater and one step per second, ``triplesumm`` compares the scores with ``gtscore`` at the
+steps, and ``mrhisum`` the summary with that of the rater, as ``msva`` does.
+
 ``csta`` is also LLMVS's and SummDiff's and the one of Table 2 of the ViSP paper; ``otani`` is Otani et al. 2019;
 ``msva`` is also MR.HiSum's; ``scores`` is Summarizer's and SSPVS's. Some scale the annotators' scores, ``csta`` by the
 annotator's maximum and ``scores`` by (score - 1) / 4. Both measures are of ranks, which no such scaling changes, so it
@@ -23,8 +26,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Protocol = Literal["csta", "otani", "msva", "scores"]
-Benchmark = Literal["summe", "tvsum"]
+Protocol = Literal["csta", "otani", "msva", "scores", "triplesumm", "mrhisum"]
+Benchmark = Literal["summe", "tvsum", "mrhisum"]
+
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+BENCHMARKS: tuple[str, ...] = get_args(Benchmark)
 
 STRIDE = 15
 """TVSum's files sample every 15th frame."""
@@ -66,6 +72,10 @@ _FORMS: dict[tuple[str, str], ProtocolForm] = {
     ("scores", "summe"): ProtocolForm(
         "frames", "gtscore", "scores against gtscore, both upsampled to all frames, one value per video"
     ),
+    ("triplesumm", "mrhisum"): ProtocolForm(
+        "picks", "gtscore", "scores against gtscore at the sampled frames, one value per video"
+    ),
+    ("mrhisum", "mrhisum"): _SUMMARIES,
 }
 
 

@@ -5,16 +5,17 @@ it, and a round's result is the mean over its folds. Publications often report t
 the ViSP paper: of five); here it stands beside mean and spread, under its own name.
 """
 
+# ruff: noqa: RUF009, `option` makes a field
+
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -22,40 +23,76 @@ from tqdm import tqdm
 
 from visp.data import VideoSource
 from visp.data.splits import Split, hold_out
-from visp.evaluator import Evaluator
 from visp.studies.results import CrossValidation, Fold, read_fold
 from visp.training.finetune import finetune
-from visp.training.options import Select
-from visp.training.run_folder import digest, write_json
+from visp.training.options import FinetuneOptions, option, takes
+from visp.training.run_folder import content_hash, digest, write_json
+from visp.utils.files import locked, parse_json, read_text
 from visp.utils.noise import seeded
 from visp.weights import (
     CheckpointError,
-    load_weights,
     own_module,
     own_state_dict,
     read_weights,
     state_hash,
 )
 
-_HASHED = ("picks", "n_frames", "gtscore", "user_summary", "change_points")
-
 Weights = str | os.PathLike[str] | Mapping[str, Tensor]
 
+_NOT_OF_THE_RESULT = ("checkpoint_seconds", "num_workers", "worker_timeout", "progress", "out_dir", "config")
+_RECORDED_APART = ("evaluator", "pretrained", "rounds", "seed", "select")
 
+
+@dataclass(frozen=True, kw_only=True)
+class CrossValidationOptions(FinetuneOptions):
+    """What :func:`visp.cross_validate` can be told: what :func:`visp.finetune` can, and how often from where."""
+
+    rounds: int = option(1, "how often all folds are done; round r has the seed ``seed + r``", least=1)
+    pretrained: Weights | Sequence[Weights] | None = option(
+        None,
+        "weights to start every fold from, such as weights.pt of a pretraining run: a file or, in Python, a state "
+        "dict, or one of these for each round; the module's own if not given",
+    )
+    validation_share: float = option(
+        0.2,
+        "share of the training videos to hold out where select is 'validation' and the splits have no validation "
+        "videos",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.evaluator is None:
+            raise ValueError("cross_validate evaluates every fold and needs an evaluator")
+        for name in ("weights", "resume", "tensorboard"):
+            if getattr(self, name):
+                raise ValueError(f"cross_validate takes no {name}: folds start from `pretrained` and are resumed")
+        if len(self.starts) != self.rounds:
+            raise ValueError(f"expected pretrained weights for each of {self.rounds} rounds, got {len(self.starts)}")
+
+    @property
+    def starts(self) -> list[Weights | None]:
+        """Return what each round starts from."""
+        if self.pretrained is None or isinstance(self.pretrained, str | os.PathLike | Mapping):
+            return [self.pretrained] * self.rounds
+        return list(self.pretrained)
+
+    def of_a_fold(self, number: int, folder: Path | None) -> dict[str, Any]:
+        """Return the options of one fine-tuning run of a round."""
+        given = {each.name: getattr(self, each.name) for each in fields(FinetuneOptions)}
+        return {**given, "seed": self.seed + number, "out_dir": folder, "resume": folder is not None}
+
+    def describe(self) -> dict[str, str]:
+        """Return what decides the result and is not recorded under a name of its own."""
+        left_out = (*_NOT_OF_THE_RESULT, *_RECORDED_APART)
+        return {each.name: str(getattr(self, each.name)) for each in fields(self) if each.name not in left_out}
+
+
+@takes(CrossValidationOptions)
 def cross_validate(
     make_summarizer: Callable[[], nn.Module],
     dataset: VideoSource,
     splits: Sequence[Split],
-    *,
-    evaluator: Evaluator,
-    rounds: int = 1,
-    pretrained: Weights | Sequence[Weights] | None = None,
-    select: Select = "last",
-    validation_share: float = 0.2,
-    seed: int = 0,
-    out_dir: str | os.PathLike[str] | None = None,
-    progress: bool = True,
-    **options: Any,
+    options: CrossValidationOptions,
 ) -> CrossValidation:
     """Fine-tune and evaluate a summarizer on every fold, several times.
 
@@ -66,84 +103,75 @@ def cross_validate(
         make_summarizer: Makes an untrained module; called for each fold under the round's seed.
         dataset: The annotated videos.
         splits: One per fold, as :func:`visp.data.read_splits` and :func:`visp.data.make_splits` give them.
-        evaluator: Evaluates on the dataset by one protocol.
-        rounds: How often all folds are done; round r has the seed ``seed + r``.
-        pretrained: Weights to start from, such as ``weights.pt`` of :func:`visp.pretrain`: a file or a state dict,
-            or one of these for each round.
-        select: As in :func:`visp.finetune`. For ``"validation"``, splits without validation videos have some held
-            out of their training videos.
-        validation_share: Share of the training videos to hold out then.
-        seed: Seed of the first round.
-        out_dir: Folder of the run.
-        progress: Show a bar over the folds, and one for each run.
-        **options: Passed to :func:`visp.finetune`.
+        options: As keyword arguments.
 
     Returns:
         Every fold's metrics, with mean and spread over rounds.
 
     Raises:
-        ValueError: If there is no split, ``rounds`` is less than 1, ``pretrained`` does not have one entry per round,
-            or a fold has no test videos or one that cannot be evaluated; and as :func:`visp.finetune`.
+        ValueError: If there is no split, an option is out of its range, ``pretrained`` does not have one entry per
+            round, there is no evaluator, or a fold has no test videos or one that cannot be evaluated; and as
+            :func:`visp.finetune`.
         CheckpointError: If ``out_dir`` holds a cross-validation of another summarizer, other data, another protocol,
             other weights to start from or other settings; the message lists the differences.
     """
-    if not splits or rounds < 1:
-        raise ValueError(f"expected at least one split and one round, got {len(splits)} and {rounds}")
-    several = not (pretrained is None or isinstance(pretrained, str | os.PathLike | Mapping))
-    starts = list(cast("Sequence[Weights]", pretrained)) if several else [cast("Weights | None", pretrained)] * rounds
-    if len(starts) != rounds:
-        raise ValueError(f"expected pretrained weights for each of {rounds} rounds, got {len(starts)}")
-    if select == "validation":
-        splits = [split if split.validation else hold_out(split, validation_share, seed=seed) for split in splits]
+    if not splits:
+        raise ValueError("expected at least one split, got none")
+    evaluator, seed, starts = options.evaluator, options.seed, options.starts
+    if options.select == "validation":
+        share = options.validation_share
+        splits = [split if split.validation else hold_out(split, share, seed=seed) for split in splits]
     for index, split in enumerate(splits):
         if not split.test:
             raise ValueError(f"fold {index} has no test videos")
         evaluator.check([*split.validation, *split.test])
-    folder = None if out_dir is None else Path(out_dir)
-    if folder is not None:
+    folder = None if options.out_dir is None else Path(options.out_dir)
+    if folder is None:
+        return _all_folds(make_summarizer, dataset, splits, options, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        several = options.pretrained is not None and len({id(start) for start in starts}) > 1
         _claim(
             folder,
             {
                 "summarizer": _describe(make_summarizer, seed),
                 "splits": digest([asdict(split) for split in splits]),
                 "videos": digest([list(dataset.names), list(dataset.lengths)]),
-                "data": _content_hash(dataset, evaluator),
+                "data": content_hash(dataset),
                 "pretrained": [_fingerprint(start) for start in (starts if several else starts[:1])],
-                "select": select,
+                "select": options.select,
                 "seed": seed,
                 "evaluation": evaluator.describe(),
-                "options": {name: str(value) for name, value in sorted(options.items())},
+                "options": options.describe(),
             },
         )
+        result = _all_folds(make_summarizer, dataset, splits, options, folder)
+        write_json(folder / "results.json", result.to_json())
+    return result
+
+
+def _all_folds(
+    make_summarizer: Callable[[], nn.Module],
+    dataset: VideoSource,
+    splits: Sequence[Split],
+    options: CrossValidationOptions,
+    folder: Path | None,
+) -> CrossValidation:
     folds = []
-    bar = tqdm(total=rounds * len(splits), unit="fold", desc="folds", disable=not progress, dynamic_ncols=True)
+    total = options.rounds * len(splits)
+    bar = tqdm(total=total, unit="fold", desc="folds", disable=not options.progress, dynamic_ncols=True)
     with bar:
-        for number, start in enumerate(starts):
+        for number, start in enumerate(options.starts):
             for index, split in enumerate(splits):
                 place = None if folder is None else folder / f"round-{number}" / f"fold-{index}"
                 done = None if place is None else _finished(place)
                 if done is None:
-                    done = _run_fold(
-                        make_summarizer,
-                        start,
-                        dataset,
-                        split,
-                        number,
-                        index,
-                        seed + number,
-                        place,
-                        evaluator=evaluator,
-                        select=select,
-                        progress=progress,
-                        **options,
-                    )
+                    done = _run_fold(make_summarizer, start, dataset, split, options, number, index, place)
                 folds.append(done)
                 bar.set_postfix(tau=f"{np.mean([fold.mean('tau') for fold in folds]):.3f}", refresh=False)
                 bar.update()
-    result = CrossValidation(tuple(folds), f"{evaluator.protocol}, {evaluator.benchmark}", select, folder)
-    if folder is not None:
-        write_json(folder / "results.json", result.to_json())
-    return result
+    evaluator = options.evaluator
+    return CrossValidation(tuple(folds), f"{evaluator.protocol}, {evaluator.benchmark}", options.select, folder)
 
 
 def _run_fold(
@@ -151,19 +179,17 @@ def _run_fold(
     start: Weights | None,
     dataset: VideoSource,
     split: Split,
+    options: CrossValidationOptions,
     number: int,
     index: int,
-    seed: int,
     folder: Path | None,
-    **options: Any,
 ) -> Fold:
-    with seeded(seed):
+    given = options.of_a_fold(number, folder)
+    with seeded(given["seed"]):
         summarizer = make_summarizer()
-    if start is not None:
-        load_weights(summarizer, start)
-    result = finetune(summarizer, dataset, split, seed=seed, out_dir=folder, resume=folder is not None, **options)
+    result = finetune(summarizer, dataset, split, **{**given, "weights": start})
     assert result.test is not None
-    fold = Fold(number, index, seed, result.epoch, result.test.to_json())
+    fold = Fold(number, index, given["seed"], result.epoch, result.test.to_json())
     if folder is not None:
         write_json(folder / "fold.json", asdict(fold))
         (folder / "checkpoint.pt").unlink()  # the fold is done, and its weights are in weights.pt
@@ -172,7 +198,10 @@ def _run_fold(
 
 def _finished(folder: Path) -> Fold | None:
     path = folder / "fold.json"
-    return read_fold(path) if path.exists() else None
+    if not path.exists():
+        return None
+    (folder / "checkpoint.pt").unlink(missing_ok=True)  # as where the run was not killed before it did so
+    return read_fold(path)
 
 
 def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
@@ -181,8 +210,8 @@ def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(fingerprint))
     if path.exists():
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+            there = parse_json(read_text(path))
+        except ValueError as error:
             raise CheckpointError(f"{path} is not JSON: {error}") from error
         if not isinstance(there, dict):
             raise CheckpointError(f"{path} is not of a cross-validation: it holds a {type(there).__name__}")
@@ -195,16 +224,17 @@ def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
             raise CheckpointError(
                 f"{path} is of another cross-validation, choose another folder: {'; '.join(differences)}"
             )
-    elif folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty and holds no cross-validation; choose another folder")
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in folder.glob(".visp-*"):  # of one that was killed while it wrote its settings
+            unfinished.unlink()
+        if any(folder.iterdir()):
+            raise FileExistsError(f"{folder} is not empty and holds no cross-validation; choose another folder")
         write_json(path, wanted)
 
 
 def _brief(value: object) -> str:
     """Show a value, with hashes cut to the first eight digits."""
-    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", repr(value))
+    return re.sub(r"\b([0-9a-f]{8})(?:[0-9a-f]{24}|[0-9a-f]{56})\b", r"\1", repr(value))
 
 
 def _describe(make_summarizer: Callable[[], nn.Module], seed: int) -> str:
@@ -212,21 +242,6 @@ def _describe(make_summarizer: Callable[[], nn.Module], seed: int) -> str:
     with seeded(seed):
         summarizer = make_summarizer()
     return f"{type(own_module(summarizer)).__name__} {state_hash(own_state_dict(summarizer))}"
-
-
-def _content_hash(dataset: VideoSource, evaluator: Evaluator) -> str:
-    """Return a hash of what is learnt from and evaluated: features, labels and annotations of every video."""
-    found = hashlib.sha256()
-    for index, name in enumerate(dataset.names):
-        record = dataset.record(index)
-        arrays = {key: getattr(record, key) for key in _HASHED}
-        if evaluator.user_scores is not None:
-            arrays["user_scores"] = evaluator.user_scores.get(name)
-        for key, value in {"frames": dataset[index].numpy(), **arrays}.items():
-            array = np.ascontiguousarray(() if value is None else value)
-            found.update(f"{name} {key} {array.shape} {array.dtype.str};".encode())
-            found.update(array.tobytes())
-    return found.hexdigest()
 
 
 def _fingerprint(weights: Weights | None) -> str | None:

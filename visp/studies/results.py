@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from visp.eval.metrics import METRICS, Metric, mean_defined
 from visp.eval.results import BASELINES, Baseline, standard_error
+from visp.utils.files import parse_json, read_text
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,8 @@ def results_table(results: Mapping[str, CrossValidation]) -> str:
 
 def _read_json(path: Path, what: str) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        return parse_json(read_text(path))
+    except ValueError as error:
         raise ValueError(f"{path} does not hold {what}: it is not JSON ({error})") from error
 
 

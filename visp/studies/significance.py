@@ -52,6 +52,8 @@ class Comparison:
         t: Welch's statistic, positive where the second is larger; nan if a side has one round.
         p_value: Two-sided, likewise.
         degrees_of_freedom: Of the t distribution (Welch-Satterthwaite), likewise.
+        effect_size: Hedges' g over rounds: the difference in standard deviations (the root of the mean of the two
+            variances), corrected for few rounds; nan if a side has one round, infinite without any spread.
         rounds: Number of rounds of the first and of the second.
         paired: The test over videos, where both are cross-validations with at least two videos in common.
     """
@@ -62,6 +64,7 @@ class Comparison:
     t: float
     p_value: float
     degrees_of_freedom: float
+    effect_size: float
     rounds: tuple[int, int]
     paired: PairedTest | None = None
 
@@ -71,7 +74,8 @@ class Comparison:
             text += f"no spread over {self.rounds[0]} and {self.rounds[1]} rounds"
         else:
             text += (
-                f"Welch's t = {self.t:.2f} on {self.degrees_of_freedom:.1f} degrees of freedom, p = {self.p_value:.3g} "
+                f"Welch's t = {self.t:.2f} on {self.degrees_of_freedom:.1f} degrees of freedom, "
+                f"p = {self.p_value:.3g}, Hedges' g = {self.effect_size:.2f} "
                 f"({self.rounds[0]} and {self.rounds[1]} rounds)"
             )
         return text if self.paired is None else f"{text}; {self.paired}"
@@ -117,15 +121,19 @@ def compare(a: Rounds | Sequence[float], b: Rounds | Sequence[float], metric: Me
         if not np.isfinite(values).all():
             raise ValueError(f"the {name} holds values that are not finite: {values.tolist()}")
     difference = float(second.mean() - first.mean())
+    effect = math.nan
     if min(len(first), len(second)) < 2:
         t, p_value, degrees = math.nan, math.nan, math.nan
     elif _without_spread(first) and _without_spread(second):
         t, p_value, degrees = (*_certain(difference, float(abs(first).max())), math.nan)
+        effect = t
     else:
         variances = first.var(ddof=1) / len(first), second.var(ddof=1) / len(second)
         t = difference / math.sqrt(sum(variances))
         degrees = sum(variances) ** 2 / (variances[0] ** 2 / (len(first) - 1) + variances[1] ** 2 / (len(second) - 1))
         p_value = 2 * stats.t.sf(abs(t), degrees)
+        deviation = math.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2)
+        effect = difference / deviation * (1 - 3 / (4 * (len(first) + len(second)) - 9))
     return Comparison(
         mean_a=float(first.mean()),
         mean_b=float(second.mean()),
@@ -133,6 +141,7 @@ def compare(a: Rounds | Sequence[float], b: Rounds | Sequence[float], metric: Me
         t=float(t),
         p_value=float(p_value),
         degrees_of_freedom=float(degrees),
+        effect_size=float(effect),
         rounds=(len(first), len(second)),
         paired=paired,
     )

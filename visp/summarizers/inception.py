@@ -6,13 +6,9 @@ like there, the "5x5" branch is a 3x3 convolution.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from visp.summarizers.layers import add_top_rows, can_pool_first, pool_norm_relu
 
 
 class GoogLeNetTrunk(nn.Module):
@@ -56,8 +52,7 @@ class GoogLeNetTrunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to (B, width, H', W'), each side about 32 times shorter."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        return self._after_conv1(lambda weight: F.conv2d(images, weight, stride=2, padding=3))
+        return self._after_conv1(self.conv1.conv(images.contiguous(memory_format=torch.channels_last)))
 
     def of_gray(self, rows: Tensor, top: Tensor) -> Tensor:
         """Map one image whose channels differ in the top row alone; equal to :meth:`forward` of that image.
@@ -69,11 +64,11 @@ class GoogLeNetTrunk(nn.Module):
         Returns:
             (1, width, H', W'), as :meth:`forward`.
         """
-        return self._after_conv1(lambda weight: _convolve_gray(rows, top, weight))
+        return self._after_conv1(_convolve_gray(rows, top, self.conv1.conv.weight))
 
-    def _after_conv1(self, conv1: Callable[[Tensor], Tensor]) -> Tensor:
-        x = self.conv2(self.conv1.pooled(conv1, self.maxpool1))
-        y: Tensor = self.conv3.pooled(lambda weight: F.conv2d(x, weight, padding=1), self.maxpool2)
+    def _after_conv1(self, x: Tensor) -> Tensor:
+        y: Tensor = self.maxpool1(self.conv1.activate(x))
+        y = self.maxpool2(self.conv3(self.conv2(y)))
         y = self.maxpool3(self.inception3b(self.inception3a(y)))
         y = self.inception4c(self.inception4b(self.inception4a(y)))
         y = self.maxpool4(self.inception4e(self.inception4d(y)))
@@ -113,24 +108,10 @@ class ConvNormReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H', W')."""
-        if self.conv.kernel_size == (1, 1):  # a matrix product: channels_last rows are pixels
-            return self._activate(F.linear(x.permute(0, 2, 3, 1), self.conv.weight.flatten(1)).permute(0, 3, 1, 2))
-        return self._activate(self.conv(x))
+        return self.activate(self.conv(x))
 
-    def pooled(self, convolve: Callable[[Tensor], Tensor], pool: nn.Module) -> Tensor:
-        """Convolve, normalise, rectify and pool.
-
-        Args:
-            convolve: Takes the weight and convolves.
-            pool: Maximum over 3x3, stride 2, ceil mode.
-        """
-        if can_pool_first(self.bn, self.conv.weight):
-            signs = torch.where(self.bn.weight < 0, -1, 1).to(self.bn.weight.dtype)
-            return pool_norm_relu(convolve(self.conv.weight * signs[:, None, None, None]), self.bn, signs)
-        pooled: Tensor = pool(self._activate(convolve(self.conv.weight)))
-        return pooled
-
-    def _activate(self, x: Tensor) -> Tensor:
+    def activate(self, x: Tensor) -> Tensor:
+        """Normalise and rectify what the convolution gave."""
         return F.relu(self.bn(x), inplace=True)
 
 
@@ -147,4 +128,5 @@ def _convolve_gray(rows: Tensor, top: Tensor, weight: Tensor) -> Tensor:
     kernel = kernel.permute(0, 3, 1, 2).reshape(num_channels, 14, 1, 4)
     out = F.conv2d(windows.permute(0, 3, 1, 2), kernel)  # (1, C, H', W / 2)
     ends = F.conv1d(top, torch.cat([weight[:, :, 3], weight[:, :, 1]]), stride=2, padding=3)
-    return add_top_rows(out, ends.reshape(2, num_channels, -1).transpose(0, 1))
+    out[0, :, :2] += ends.reshape(2, num_channels, -1).transpose(0, 1)
+    return out

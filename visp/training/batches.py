@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from visp.data import collate_videos
 from visp.data.sampling import epoch_batches
 from visp.training.interruption import leave_signals_alone
 from visp.training.options import RunOptions
-from visp.utils.noise import keyed_generator, seed_of
+from visp.utils.noise import keyed_generator, seed_of, seeded
 
 
 class Items(Protocol):
@@ -71,7 +71,7 @@ class Batches:
     def __call__(self, step: int, num_steps: int) -> Iterator[tuple[list[str], list[Any]]]:
         """Yield the batches from a step on: the names of its items, and those items that are this process's part.
 
-        Torch's global generator is seeded for each step.
+        What items draw of torch's global generator is keyed by the step too.
 
         Raises:
             TimeoutError: If a worker does not bring its batch in time.
@@ -93,10 +93,18 @@ class Batches:
             )
             loaded = iter(loader)
             for indices, part in zip(batches, parts, strict=True):
-                # Dropout's noise is keyed by step and process: a resumed run needs no random state of an earlier one.
-                torch.manual_seed(seed_of(self.seed, step, self.rank, spawn_key=(1,)))
-                yield [self.names[index] for index in indices], self._next(loaded, part, step)
+                # Workers draw of generators of their own, and waiting for them must not keep another thread's run.
+                with contextlib.nullcontext() if self.num_workers else seeded(self.seed_of(step)):
+                    items = self._next(loaded, part, step)
+                yield [self.names[index] for index in indices], items
                 step += 1
+
+    def seed_of(self, step: int) -> int:
+        """Return the seed of this process's noise in a step, such as dropout's.
+
+        A resumed run needs no random state of an earlier one.
+        """
+        return seed_of(self.seed, step, self.rank, spawn_key=(1,))
 
     def _next(self, loaded: Iterator[list[Any]], part: Sequence[int], step: int) -> list[Any]:
         try:

@@ -17,6 +17,7 @@ from typing_extensions import Protocol, runtime_checkable
 
 from visp.contracts import check_logits
 from visp.inputs import Standardization
+from visp.utils.noise import seeded
 from visp.weights import own_module
 
 TOLERANCE = 1e-4
@@ -69,7 +70,7 @@ def find_fold(summarizer: nn.Module, change: Standardization, videos: Sequence[T
         return None
     like = next(summarizer.parameters(), torch.empty(0))
     frames = [video.to(like.device, like.dtype) for video in videos]
-    with torch.no_grad(), torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
+    with torch.no_grad(), seeded(0, like.device):
         layers = _entered(trial, change(frames[0]))
         if not layers:
             return None

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -21,6 +20,7 @@ from visp.training.run_state import RunState
 from visp.training.step import LossOf, train_step
 from visp.utils import distributed
 from visp.utils.modes import training_mode
+from visp.utils.noise import seeded
 
 _Result = TypeVar("_Result")
 
@@ -86,7 +86,6 @@ def execute(run: Run) -> dict[str, float]:
     fingerprint = {**run.fingerprint, **{name: getattr(options, name) for name in MOVING}}
     if options.schedule == "cosine":
         fingerprint["epochs"] = options.epochs  # the end of the run is what the learning rate falls to
-    devices = [state.device.index or 0] if state.device.type == "cuda" else []
     writes = folder is not None and state.rank == 0
     metrics: dict[str, float] = {}
 
@@ -97,7 +96,7 @@ def execute(run: Run) -> dict[str, float]:
     if state.num_processes > 1:
         distributed.share_state(state.module)
     modes = training_mode(state.module, *run.wholes)
-    with torch.random.fork_rng(devices=devices), modes, _tidied(state, folder):
+    with modes, _tidied(state, folder):
         if folder is not None:
             checkpoint = _by_first(state, folder.open)
             if checkpoint is not None:
@@ -123,7 +122,7 @@ def execute(run: Run) -> dict[str, float]:
                         if run.ended():
                             save()
                             break
-                        with interruption.step():
+                        with interruption.step(), seeded(run.batches.seed_of(state.step), state.device):
                             values = train_step(state, run.loss_of, batch, names, options, num_steps)
                             epoch = (state.step - 1) // run.batches.per_epoch + 1
                             place = {"step": state.step, "epoch": epoch, "num_videos": len(names)}

@@ -12,6 +12,7 @@ import dataclasses
 import inspect
 import math
 import os
+import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ class RunOptions:
     config: Mapping[str, Any] = option(None, "more to record in config.json", flag=None)
 
     def __post_init__(self) -> None:
-        types = get_type_hints(type(self), vars_for_hints())
+        types = get_type_hints(type(self), vars_for_hints(type(self)))
         for each in described(type(self)):
             value = getattr(self, each.name)
             choices = get_args(types[each.name]) if getattr(types[each.name], "__origin__", None) is Literal else ()
@@ -218,9 +219,9 @@ class FinetuneOptions(RunOptions):
             raise ValueError("patience counts epochs without a better one: it needs select='validation' or 'test'")
 
 
-def vars_for_hints() -> dict[str, Any]:
-    """Return the names that annotations use and that are imported for type checkers only."""
-    return {"Tensor": Any, "torch": _AnyTorch, **globals()}
+def vars_for_hints(options: type[Any]) -> dict[str, Any]:
+    """Return the names that the annotations of a class of options use, those imported for type checkers included."""
+    return {**vars(sys.modules[options.__module__]), "Tensor": Any, "torch": _AnyTorch, **globals()}
 
 
 class _AnyTorch:

@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from visp.inputs import Standardization, beside
 from visp.training.metrics_log import MetricsLog, summary_writer
 from visp.training.options import RunOptions
-from visp.utils.files import replacing
+from visp.utils.files import locked, replacing
 from visp.weights import CheckpointError, has_safetensors, load_state, save_safetensors, save_state
 
 _BEFORE_THE_FIRST_STEP = {"checkpoint.pt", "config.json", "metrics.jsonl"}
@@ -65,6 +66,7 @@ class RunFolder:
         self.tensorboard = tensorboard
         self._log: MetricsLog | None = None
         self._config: dict[str, Any] = {}
+        self._held = ExitStack()
         if tensorboard:
             summary_writer()  # refused before anything is written
 
@@ -74,19 +76,21 @@ class RunFolder:
         Raises:
             FileExistsError: If it is a file, or is not empty and ``resume`` is false. What a run left that did no step
                 does not count.
+            BlockingIOError: If another run is writing it.
             CheckpointError: If ``resume`` is true and it holds files but no checkpoint, or the checkpoint is not one.
         """
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{self.path} is a file, expected a folder for the run")
-        if self.path.exists() and any(self.path.iterdir()) and not self.resume and not self._without_a_step():
-            raise FileExistsError(f"{self.path} is not empty; resume the run in it, or choose another folder")
         self.path.mkdir(parents=True, exist_ok=True)
+        self._held.enter_context(locked(self.path))
         for unfinished in self.path.glob(".visp-*"):  # of a run that was killed while it saved
             unfinished.unlink()
+        if any(self.path.iterdir()) and not self.resume and not self._without_a_step():
+            raise FileExistsError(f"{self.path} is not empty; resume the run in it, or choose another folder")
         checkpoint = self.path / "checkpoint.pt"
         if not self.resume:
             return None
-        if any(self.path.iterdir()) and not checkpoint.exists():
+        if any(self.path.iterdir()) and not checkpoint.exists() and not self._without_a_step():
             raise CheckpointError(f"{self.path} is not empty and holds no checkpoint.pt to resume from")
         return load_state(checkpoint) if checkpoint.exists() else None
 
@@ -119,13 +123,14 @@ class RunFolder:
                 warnings.warn(f"weights.safetensors is not written beside weights.pt: {error}", stacklevel=2)
 
     def close(self) -> None:
-        """Close the log."""
+        """Close the log, and let others write the folder."""
         if self._log is not None:
             self._log.close()
+        self._held.close()
 
     def _without_a_step(self) -> bool:
         log = self.path / "metrics.jsonl"
-        names = {path.name for path in self.path.iterdir() if not path.name.startswith(".visp-")}
+        names = {path.name for path in self.path.iterdir()}
         return names <= _BEFORE_THE_FIRST_STEP and (self.path / "config.json").exists() and not (
             log.exists() and log.read_bytes()
         )  # fmt: skip

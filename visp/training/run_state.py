@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from visp.training.options import RunOptions
 from visp.utils.distributed import num_processes, rank
-from visp.weights import CheckpointError
+from visp.utils.files import one_line
+from visp.weights import CheckpointError, load_into
 
 
 class RunState:
@@ -108,7 +109,9 @@ class RunState:
         """
         if state.get("format") != self._format:
             raise CheckpointError(f"{source} is not a checkpoint of a {self.kind} run")
-        there = state["fingerprint"]
+        there = state.get("fingerprint")
+        if not isinstance(there, dict):
+            raise CheckpointError(f"{source} is damaged: it does not hold fingerprint as it should")
         differences = [
             f"{name} was {there.get(name)!r} and is {fingerprint.get(name)!r}"
             for name in dict.fromkeys([*fingerprint, *there])
@@ -116,21 +119,53 @@ class RunState:
         ]
         if differences:
             raise CheckpointError(f"{source} is of a run with other settings: {'; '.join(differences)}")
-        try:
-            self.module.load_state_dict(state["module"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{source} is of another model: {error}") from error
-        self.scaler.load_state_dict(state["scaler"])
+        if wrong := self._malformed(state):
+            raise CheckpointError(f"{source} is damaged: it does not hold {', '.join(wrong)} as it should")
+        load_into(self.module, state["module"], f"{source} is of another model")
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
+            load_into(self.average, state["average"], f"{source}, its average of the weights, is of another model")
+        try:
+            # What the groups hold is in the options, which are the same, and the rate is set in every step.
+            groups = self.optimizer.state_dict()["param_groups"]
+            _check_moments(state["optimizer"]["state"], self.parameters)
+            self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+            self.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise CheckpointError(f"{source} is of another model, or damaged: {one_line(error)}") from error
         self.step = state["step"]
         self.skipped, self.skipped_in_a_row = state["skipped"]
         self.extra = state["extra"]
 
+    def _malformed(self, state: Mapping[str, Any]) -> list[str]:
+        """Return the entries of a checkpoint that do not have their form."""
+        dicts = ["module", "optimizer", "scaler", "extra"] + ["average"] * (self.average is not None)
+        wrong = [name for name in dicts if not isinstance(state.get(name), dict)]
+        if not _is_count(state.get("step")):
+            wrong.append("step")
+        skipped = state.get("skipped")
+        if not isinstance(skipped, list) or len(skipped) != 2 or not all(map(_is_count, skipped)):
+            wrong.append("skipped")
+        if "extra" not in wrong and not set(self.extra) <= set(state["extra"]):
+            wrong.append("extra")
+        return wrong
+
     @property
     def _format(self) -> str:
         return f"visp-{self.kind}-2"
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _check_moments(moments: Mapping[int, Mapping[str, Tensor]], parameters: Sequence[Tensor]) -> None:
+    """Refuse what is not Adam's state of some of the parameters."""
+    for index, state in moments.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            if state[name].shape != parameters[index].shape or not state[name].isfinite().all():
+                raise ValueError(f"the optimizer's {name} of parameter {index} does not fit")
+        if state["step"].numel() != 1 or len(state) != 3:
+            raise ValueError(f"the optimizer's state of parameter {index} does not fit")
 
 
 def _averaged(parameters: nn.ParameterList, decay: float) -> AveragedModel:

@@ -143,6 +143,13 @@ def shown(path: str | os.PathLike[str]) -> str:
     return text if text.isprintable() else repr(text)
 
 
+def one_line(error: BaseException) -> str:
+    """Return the text of an error as one printable line of bounded length."""
+    text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+    text = text if text.isprintable() else ascii(text)
+    return (text[:300] + " ..." if len(text) > 300 else text) or type(error).__name__
+
+
 @contextmanager
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other processes, and other callers of this one, from writing an output until the block ends.

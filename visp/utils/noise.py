@@ -71,12 +71,17 @@ def seed_of(*key: int, spawn_key: tuple[int, ...] = ()) -> int:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generator for what takes no other one, such as the first weights of a module.
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed torch's global generator for what takes no other one, such as the first weights of a module and dropout.
 
     The generator is put back as it was. One thread is inside at a time, so that two threads make what each makes alone.
+
+    Args:
+        seed: The seed.
+        device: A GPU whose generator is to be put back too.
     """
-    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
+    devices = [] if device is None or device.type != "cuda" else [device]
+    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from visp.data import VideoRecord, read_record, write_h5
-from visp.data.h5 import open_h5
+from visp.data.h5 import group_of, open_h5
 from visp.data.schema import read_attributes
+from visp.data.stored import names_of
 from visp.video.sources import Source
 
 _VIDEO = "video"
@@ -78,7 +79,7 @@ def _groups(path: Path) -> dict[str, str]:
         return {}
     try:
         with open_h5(path) as file:
-            return {group: read_attributes(file[group]).get(_DIGEST, "") for group in file}
+            return {group: read_attributes(group_of(file, group)).get(_DIGEST, "") for group in names_of(file)}
     except Exception:  # whatever it is that cannot be read is about to be replaced
         return {}
 

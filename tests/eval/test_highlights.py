@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from visp.eval.highlights import (
+    average_precision,
+    evaluate_highlights,
+    highlight_map,
+    highlight_precision,
+    hit_at_1,
+    mean_of_batches,
+)
+
+
+def literal_precision(scores: list[float], relevant: list[bool]) -> float:
+    """Average precision of distinct scores by its definition: the mean of the precisions at the relevant ranks."""
+    order = sorted(range(len(scores)), key=lambda item: -scores[item])
+    hits, precisions = 0, []
+    for rank, item in enumerate(order, start=1):
+        if relevant[item]:
+            hits += 1
+            precisions.append(hits / rank)
+    return sum(precisions) / len(precisions)
+
+
+def literal_highlights(scores: list[float], truth: list[float], share: float, up: bool) -> float:
+    """mAP@50 or mAP@15 of one video: 5-second means, zeros at the end, the top of the truth relevant."""
+
+    def means(values: list[float]) -> list[float]:
+        values = values + [0.0] * (-len(values) % 5)
+        return [sum(values[start : start + 5]) / 5 for start in range(0, len(values), 5)]
+
+    predicted, true = means(scores), means(truth)
+    count = math.ceil(share * len(true)) if up else int(share * len(true))
+    best = sorted(range(len(true)), key=lambda item: -true[item])[:count]
+    return literal_precision(predicted, [item in best for item in range(len(true))])
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_average_precision_is_that_of_its_definition(size: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, relevant = rng.permutation(size) / size, rng.random(size) < 0.5
+    relevant[rng.integers(size)] = True
+    assert average_precision(scores, relevant) == pytest.approx(literal_precision(scores.tolist(), relevant.tolist()))
+
+
+def test_equal_scores_prefer_no_order() -> None:
+    assert average_precision([1.0, 1.0, 1.0, 1.0], [1, 0, 0, 0]) == pytest.approx(0.25)
+    assert average_precision([1.0, 1.0, 1.0, 1.0], [0, 0, 0, 1]) == pytest.approx(0.25)
+    assert np.isnan(average_precision([1.0, 2.0], [0, 0]))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.15])
+@pytest.mark.parametrize("rounding", ["up", "down"])
+@pytest.mark.parametrize("length", [35, 41, 63])
+def test_highlights_are_those_of_the_literal_reference(share: float, rounding: str, length: int) -> None:
+    rng = np.random.default_rng(length)
+    scores, truth = rng.random(length), rng.random(length)
+    expected = literal_highlights(scores.tolist(), truth.tolist(), share, rounding == "up")
+    assert highlight_precision(scores, truth, share, rounding=rounding) == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+def test_a_perfect_prediction_is_1_and_chance_is_not_0() -> None:
+    rng = np.random.default_rng(0)
+    truths: dict[str, npt.ArrayLike] = {f"video_{number}": rng.random(100) for number in range(3)}
+    found = evaluate_highlights(truths, truths, batch_size=2)
+    assert found.mean == (1.0, 1.0)
+    assert found.constant == pytest.approx((0.5, 0.15))
+    assert 0.45 < found.random[0] < 0.65
+    assert 0.15 < found.random[1] < 0.45
+    assert found.table().count("\n") == 2 + 3 + 5 - 1
+
+
+def test_a_short_last_batch_weighs_as_much_as_a_full_one() -> None:
+    assert mean_of_batches([1.0, 1.0, 0.0], 2) == pytest.approx(0.5)
+    assert mean_of_batches([1.0, 1.0, 0.0], 1) == pytest.approx(2 / 3)
+
+
+def test_hit_and_map_of_qvhighlights() -> None:
+    ratings = [[4, 3, 4], [0, 0, 0], [2, 4, 1]]
+    assert hit_at_1([0.9, 0.1, 0.5], ratings) == pytest.approx(2 / 3)
+    assert hit_at_1([0.1, 0.9, 0.5], ratings) == 0
+    # The first and third raters find clip 0 second, the second rater finds clip 2 first.
+    assert highlight_map([0.5, 0.1, 0.9], ratings) == pytest.approx((1 / 2 + 1 + 1 / 2) / 3)
+    # A rater who calls no clip a highlight is left out.
+    assert highlight_map([0.5, 0.1], [[4, 0], [0, 1]]) == 1
+
+
+@pytest.mark.parametrize(
+    ("scores", "truths", "message"),
+    [({}, {}, "at least one"), ({"a": [1.0]}, {"b": [1.0]}, "same videos"), ({"a": [1.0]}, {"a": [1.0, 2.0]}, "a: ")],
+)
+def test_what_cannot_be_compared_is_refused(
+    scores: dict[str, list[float]], truths: dict[str, list[float]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate_highlights(scores, truths)
