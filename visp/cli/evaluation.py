@@ -190,7 +190,7 @@ def _crossval(options: argparse.Namespace) -> None:
     from visp.studies.significance import compare
 
     check_device(options)
-    name_summarizer(options, options.pretrained)
+    name_summarizer(options, getattr(options, "pretrained", None))
     dataset = open_videos(options)
     splits = (
         make_splits(dataset.names, folds=options.folds, seed=getattr(options, "seed", 0))

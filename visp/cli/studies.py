@@ -132,7 +132,7 @@ def _fill_saliency(parser: argparse.ArgumentParser) -> None:
 def _saliency(options: argparse.Namespace) -> None:
     from matplotlib.figure import Figure
 
-    from visp.cli.options import open_videos
+    from visp.cli.options import name_summarizer, open_videos
     from visp.factory import make_summarizer
     from visp.studies.saliency import draw_saliency, saliency_rows, thumbnails
     from visp.utils.files import check_outputs, replacing
@@ -145,6 +145,7 @@ def _saliency(options: argparse.Namespace) -> None:
         name, equals, path = given.partition("=")
         if not equals:
             raise ValueError(f"--weights {given}: expected NAME=FILE")
+        name_summarizer(options, path)
         models[name] = make_summarizer(options.summarizer, videos.feature_dim)
         load_weights(models[name], path)
     rows = saliency_rows(videos, options.video, models)
