@@ -171,7 +171,10 @@ def _say_how_long(objective: Any, items: Any, options: PretrainOptions) -> None:
     from visp.cli.estimate import duration, seconds_per_step
 
     steps = options.epochs * -(-len(items) // options.batch_size)
-    per_step = seconds_per_step(objective, items, min(options.batch_size, len(items)))
+    try:
+        per_step = seconds_per_step(objective, items, min(options.batch_size, len(items)))
+    except (ValueError, TypeError, RuntimeError, FloatingPointError):
+        return  # the run meets it too, and says more
     print(f"{steps} steps of about {per_step:.2g} s: about {duration(steps * per_step)}", flush=True)
 
 
