@@ -174,6 +174,7 @@ def test_two_processes_leave_the_files_of_one(pretrained: tuple[Path, list[Any]]
         "config.json",
         "metrics.jsonl",
         "weights.pt",
+        "weights.safetensors",
     ]
     assert json.loads((folder / "plain" / "config.json").read_text())["num_processes"] == 2
 

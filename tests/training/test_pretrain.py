@@ -67,7 +67,7 @@ def videos(number: int = VIDEOS) -> list[Tensor]:
 
 
 def pretrain(pretrainer: visp.ViSPPretrainer, dataset: Any, **options: Any) -> visp.training.PretrainResult:
-    given = {"epochs": 2, "batch_size": BATCH, "progress": False, "standardize": False, **options}
+    given = {"epochs": 2, "batch_size": BATCH, "progress": False, "standardize": False, "controls": False, **options}
     return visp.pretrain(pretrainer, dataset, **given)
 
 

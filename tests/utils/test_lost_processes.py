@@ -30,7 +30,7 @@ except ConnectionError as error:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_the_others_end_in_time_with_one_message(how: signal.Signals) -> None:
-    store = dist.distributed_c10d.TCPStore(  # type: ignore[attr-defined]  # as torchrun keeps one
+    store = dist.TCPStore(  # type: ignore[attr-defined]  # as torchrun keeps one
         "127.0.0.1", 0, is_master=True, wait_for_workers=False
     )
     world = {
