@@ -46,8 +46,8 @@ KILLS_OF_A_ROUND = 4
 """After so many kills a command may end."""
 SECONDS = 120
 """Most that an undisturbed command may take."""
-OF_TIME = ("seconds",)
-"""Names in JSON files under which there is how long something took."""
+OF_TIME = ("seconds", "summarizer_weights")
+"""Names in JSON files under which there is how long something took, or whether this run or a killed one learnt."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,10 @@ def held(path: Path) -> Any:
     """Return what a file holds, as plain values; tensors and arrays as their bytes."""
     if path.suffix == ".pt":
         return plain(load_state(path))
+    if path.suffix == ".safetensors":
+        content = path.read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        return [plain(json.loads(content[8:start])), content[start:]]
     if path.suffix == ".h5":
         with h5py.File(path) as file:
             found: dict[str, Any] = {"attributes": dict(file.attrs)}

@@ -225,6 +225,12 @@ def test_every_option_is_tried() -> None:
         "--warmup-steps",
         "--checkpoint-seconds",
         "--worker-timeout",
+        "--objective",
+        "--pseudo-share",
+        "--width",
+        "--controls",
+        "--no-controls",
+        "--isolate",
     }
     assert known - given == elsewhere
 
@@ -234,6 +240,7 @@ def test_help_shows_no_default_that_says_nothing() -> None:
         assert "(default: None)" not in " ".join(_help(command).split()), command
 
 
+@pytest.mark.filterwarnings("ignore:the run seems to have taught:visp.training.CollapseWarning")
 def test_the_library_gives_the_weights_of_the_command(here: Path, run_visp: Visp) -> None:
     assert run_visp("pretrain", "--data", "data.h5", "--summarizer", "toy_models:Linear", "--out", "command").code == 0
     videos = visp.data.VideoDataset("data.h5")
@@ -578,6 +585,13 @@ def test_the_baseline_on_pseudo_summaries_runs_from_the_command_line(here: Path,
     last = json.loads((here / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"loss", "keep_ratio"} <= set(last)
     assert "info_nce" not in last
+
+
+def test_the_width_of_a_built_in_summarizer_is_chosen(here: Path, run_visp: Visp) -> None:
+    command = ["pretrain", "--data", "data.h5", "--summarizer", "transformer", "--epochs", "1", "--no-controls"]
+    assert run_visp(*command, "--width", "32", "--out", "run").code == 0
+    weights = torch.load(here / "run" / "weights.pt", weights_only=True)
+    assert weights["embedding.weight"].shape == (32, DIM)
 
 
 def test_options_of_the_objective_are_refused_for_the_baseline(here: Path, run_visp: Visp) -> None:

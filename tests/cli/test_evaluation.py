@@ -120,6 +120,34 @@ def test_evaluate_scores_given_by_a_file(capsys: pytest.CaptureFixture[str]) -> 
     assert f"{found['mean']['tau']:.4f}" in capsys.readouterr().out
 
 
+def test_evaluate_replaces_no_input_and_asks_before_it_replaces_another_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = MODEL[MODEL.index("--data") + 1]
+    Path("found.json").write_text("mine")
+    Path("link.json").symlink_to(data)
+    before = Path(data).read_bytes()
+    for json_file, more, problem in (
+        (data, ["--overwrite"], "is also an input"),
+        ("link.json", ["--overwrite"], "is also an input"),
+        ("found.json", [], "exists"),
+        ("/dev/null", ["--overwrite"], "is a device"),
+    ):
+        assert cli.main(["evaluate", *MODEL, "--weights", "w.pt", "--json", json_file, *more]) == 2
+        assert problem in capsys.readouterr().err
+    assert Path(data).read_bytes() == before
+    assert Path("found.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[1]", b'{"video_1": 3}', b'{"a": [1], "a": [2]}'])
+def test_a_file_of_scores_that_is_damaged_is_one_line(content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("scores.json").write_bytes(content)
+    assert cli.main(["evaluate", *MODEL, "--scores", "scores.json"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert "scores.json" in told[0]
+
+
 def test_evaluate_weights_on_the_test_videos_of_a_fold() -> None:
     assert finetune("--out", "run", "--fold", "2") == 0
     arguments = ["--splits", "splits.json", "--fold", "2", "--json", "found.json"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from torch import Tensor, nn
 
 
@@ -13,3 +15,8 @@ class Linear(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         logits: Tensor = self.score(frames).squeeze(-1)
         return logits
+
+
+def dies(feature_dim: int) -> nn.Module:
+    """End the process, as the system does when memory runs out."""
+    os._exit(1)

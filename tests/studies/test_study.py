@@ -276,6 +276,14 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(files: tuple[str, str
     assert len(list(tmp_path.glob("runs/*/result.json"))) == 1  # of the other pretraining
 
 
+def test_a_process_that_is_ended_is_one_line(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--pretrain-data", files[0], "--summarizer", "tests.studies.few_models:dies", "--out", str(tmp_path)]
+    assert cli.main(["study", "ablation", *data, "--jobs", "2"]) == 2
+    assert "a process of the study was ended from outside; run it again to resume" in capsys.readouterr().err
+
+
 def test_plain_options_make_the_parts_of_the_objective() -> None:
     made = objective_options({"sampler": "sigmoid", "temperature": 0.2, "size_weight": 3.0, "hard_negatives": True})
     assert isinstance(made["sampler"], visp.SigmoidSampler)

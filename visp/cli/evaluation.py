@@ -27,7 +27,6 @@ from visp.cli.options import (
     open_videos,
     where_weights_are,
 )
-from visp.eval.protocols import BENCHMARKS, PROTOCOLS
 
 if TYPE_CHECKING:
     from visp.data import Split, VideoDataset
@@ -105,6 +104,8 @@ def _add_splits(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_protocol(parser: argparse.ArgumentParser) -> None:
+    from visp.eval.protocols import BENCHMARKS, PROTOCOLS
+
     add = parser.add_argument
     add("--protocol", default="csta", choices=PROTOCOLS, help="rank correlation, see docs")
     add("--benchmark", required=True, choices=BENCHMARKS, help="whose rules hold")
@@ -189,7 +190,7 @@ def _crossval(options: argparse.Namespace) -> None:
     from visp.studies.significance import compare
 
     check_device(options)
-    name_summarizer(options, options.pretrained)
+    name_summarizer(options, getattr(options, "pretrained", None))
     dataset = open_videos(options)
     splits = (
         make_splits(dataset.names, folds=options.folds, seed=getattr(options, "seed", 0))

@@ -100,7 +100,10 @@ def _pretrain(options: argparse.Namespace) -> None:
     check_resume(options)
     check_device(options)
     name_summarizer(options, getattr(options, "weights", None))
-    with torchrun_processes(getattr(options, "device", "cpu")) as device:
+    # Each process waits for a worker first, and the others wait for it.
+    waits = getattr(options, "worker_timeout", 0.0)
+    patience = {"seconds": waits + 60} if waits else {}
+    with torchrun_processes(getattr(options, "device", "cpu"), **patience) as device:
         _pretrain_on(device, options)
 
 
@@ -108,7 +111,7 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
     from visp.pseudo_summary import PseudoSummaries
     from visp.training import pretrain
     from visp.training.options import PretrainOptions
-    from visp.utils.distributed import by_first, is_first
+    from visp.utils.distributed import by_first, is_first, num_processes
     from visp.utils.noise import seeded
 
     chosen = _objective_options(options)
@@ -123,7 +126,7 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
         with seeded(resolved.seed):
             return _objective(options, chosen, dataset.feature_dim, resolved.seed)
 
-    if is_first() and not resolved.resume:
+    if num_processes() == 1 and not resolved.resume:  # a step needs them all
         _say_how_long(make().to(device), items, resolved)
     config = {**named(options), "command_line": given(options), "visp_version": __version__}
     result = pretrain(make(), items, **{**run_options, "device": device, "out_dir": out, "config": config})
@@ -168,7 +171,10 @@ def _say_how_long(objective: Any, items: Any, options: PretrainOptions) -> None:
     from visp.cli.estimate import duration, seconds_per_step
 
     steps = options.epochs * -(-len(items) // options.batch_size)
-    per_step = seconds_per_step(objective, items, min(options.batch_size, len(items)))
+    try:
+        per_step = seconds_per_step(objective, items, min(options.batch_size, len(items)))
+    except (ValueError, TypeError, RuntimeError, FloatingPointError):
+        return  # the run meets it too, and says more
     print(f"{steps} steps of about {per_step:.2g} s: about {duration(steps * per_step)}", flush=True)
 
 

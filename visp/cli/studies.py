@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visp.cli.options import FACTORY_HELP, Commands, add_command, default_folder, natural
-from visp.eval.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from visp.studies.study import Labelled, Study, StudyResult, Variant
@@ -37,6 +36,8 @@ def add_commands(studies: Commands) -> None:
 
 
 def _fill(parser: argparse.ArgumentParser) -> None:
+    from visp.eval.protocols import PROTOCOLS
+
     add = parser.add_argument_group("videos").add_argument
     add("--summe", metavar="FILE", help="annotated videos judged by SumMe's rules")
     add("--tvsum", metavar="FILE", help="annotated videos judged by TVSum's rules")
@@ -131,7 +132,7 @@ def _fill_saliency(parser: argparse.ArgumentParser) -> None:
 def _saliency(options: argparse.Namespace) -> None:
     from matplotlib.figure import Figure
 
-    from visp.cli.options import open_videos
+    from visp.cli.options import name_summarizer, open_videos
     from visp.factory import make_summarizer
     from visp.studies.saliency import draw_saliency, saliency_rows, thumbnails
     from visp.utils.files import check_outputs, replacing
@@ -144,6 +145,7 @@ def _saliency(options: argparse.Namespace) -> None:
         name, equals, path = given.partition("=")
         if not equals:
             raise ValueError(f"--weights {given}: expected NAME=FILE")
+        name_summarizer(options, path)
         models[name] = make_summarizer(options.summarizer, videos.feature_dim)
         load_weights(models[name], path)
     rows = saliency_rows(videos, options.video, models)

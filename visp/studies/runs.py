@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -291,6 +292,8 @@ def _work(todo: Mapping[str, Run], cache: Path, jobs: int) -> Iterator[ValueErro
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError("a process of the study was ended from outside; run it again to resume") from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -67,7 +67,9 @@ def draw_scales(result: StudyResult, figure: Figure) -> None:
         result.average(NOT_PRETRAINED.name, metric), color="black", linestyle=":", linewidth=1, label="not pretrained"
     )
     ax.legend(frameon=False)
-    ax.set_title("bars: standard deviation over seeds", fontsize="small")
+    ax.locator_params(axis="x", integer=True)
+    if len(result.study.seeds) > 1:
+        ax.set_title("bars: standard deviation over seeds", fontsize="small")
 
 
 def count_of(names: Sequence[str] | None, files: Sequence[str]) -> int:

@@ -112,7 +112,8 @@ def _mean_in_cells(
 
 
 def _spans(edges: npt.NDArray[np.float64]) -> list[str]:
-    return [f"{low:.2g} to {high:.2g}" for low, high in pairwise(edges)]
+    shown = [f"{float(f'{edge:.2g}'):g}" for edge in edges]
+    return [f"{low} to {high}" for low, high in pairwise(shown)]
 
 
 def _name(result: StudyResult, objective: Objective) -> str:

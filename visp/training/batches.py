@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast
 
@@ -109,11 +110,34 @@ class Batches:
     def _next(self, loaded: Iterator[list[Any]], part: Sequence[int], step: int) -> list[Any]:
         try:
             return next(loaded)
-        except RuntimeError as error:
+        except Exception as error:
+            names = ", ".join(self.names[index] for index in part)
+            if "DataLoader worker" in str(error) and isinstance(error, RuntimeError):
+                raise ChildProcessError(
+                    f"a worker that reads videos has ended ({_signal_of(error)}) before step {step + 1}, whose videos "
+                    f"are {names}; the checkpoint is whole"
+                ) from error
+            if (told := _told_by_worker(error)) is not None:
+                raise told from error
             if "DataLoader timed out" not in str(error):
                 raise
-            names = ", ".join(self.names[index] for index in part)
             raise TimeoutError(
                 f"no worker has brought the batch of step {step + 1} within {self.timeout:g} seconds; its videos: "
                 f"{names}. Look at their files, or raise worker_timeout"
             ) from error
+
+
+def _signal_of(error: BaseException) -> str:
+    found = re.search(r"(?:killed by signal|exited unexpectedly)[^.]*", str(error))
+    return found[0] if found else "for no known reason"
+
+
+def _told_by_worker(error: Exception) -> Exception | None:
+    """Return the error of a worker's reading without the traceback that torch writes into its text."""
+    _, traceback, text = str(error).rpartition(f"{type(error).__name__}: ")
+    if not traceback or "Original Traceback" not in str(error):
+        return None
+    try:
+        return type(error)(text.strip())
+    except TypeError:  # a type that is made of something else than a text
+        return None

@@ -133,7 +133,8 @@ def scores(summarizer: nn.Module, videos: Sequence[Tensor]) -> list[Tensor]:
     """Return the logits (T_i,) of the videos, on the CPU."""
     device = next(summarizer.parameters()).device
     with evaluation_mode(summarizer), torch.no_grad():
-        return [summarizer(video.to(device)).float().cpu() for video in videos]
+        # A module may return a parameter itself, which training then moves.
+        return [summarizer(video.to(device)).detach().float().cpu().clone() for video in videos]
 
 
 def judge(summarizer: nn.Module, videos: Sequence[Tensor], before: Reference) -> Movement:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import accumulate, pairwise
 from typing import Any, TypeVar, cast
 
@@ -15,6 +16,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 _Result = TypeVar("_Result")
+
+PATIENCE = 660.0
+"""Seconds that a process waits for the others."""
+
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "imed out", "imeout", "gloo", "NCCL")
+"""What torch's errors say where another process is gone, or does not answer."""
 
 
 def num_processes() -> int:
@@ -202,14 +209,19 @@ def _all_gather(tensor: Tensor) -> list[Tensor]:
 
 
 @contextmanager
-def torchrun_processes(device: str | torch.device) -> Iterator[torch.device]:
+def torchrun_processes(device: str | torch.device, *, seconds: float = PATIENCE) -> Iterator[torch.device]:
     """Join the processes that torchrun started, if it started several, and leave them at the end.
 
     Args:
         device: Where to compute. ``"cuda"`` becomes this process's own GPU.
+        seconds: How long to wait for another process before it counts as lost.
 
     Yields:
         The device of this process.
+
+    Raises:
+        ConnectionError: Another process has ended, or has not answered for so long.
+        SystemExit: The same, and a process that is still there has said so before.
     """
     device = torch.device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
@@ -218,11 +230,30 @@ def torchrun_processes(device: str | torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) if device.index is None else device.index)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=seconds))
     try:
         yield device
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _LOST):
+            raise
+        if not _is_first_to_know():
+            raise SystemExit(2) from error
+        raise ConnectionError(
+            f"process {dist.get_rank()} has lost another one, which has ended or not answered for {seconds:g} seconds, "
+            "and ends too; the checkpoint is whole, and the run can be resumed"
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _is_first_to_know() -> bool:
+    """Return whether no other process has asked this before; yes where torchrun itself is gone."""
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        store.set_timeout(timedelta(seconds=5))
+        return int(store.add("visp/lost", 1)) == 1
+    except RuntimeError:
+        return True
 
 
 def is_first() -> bool:
