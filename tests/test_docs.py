@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,33 @@ class HiddenShaped(ShapedSummarizer):
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.encoder(frames).mean(dim=0)  # type: ignore[no-any-return]
+
+
+PAGES_OF_API = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("api*.md"))
+MODULES = (
+    "contracts",
+    "contrastive",
+    "data",
+    "encoders",
+    "eval",
+    "plots",
+    "studies",
+    "summarizers",
+    "training",
+    "video",
+)
+
+
+@pytest.mark.parametrize("home", ["visp", "visp.data", "visp.eval", "visp.summarizers", "visp.video"])
+def test_the_api_reference_has_every_public_name(home: str) -> None:
+    names = {name for name in import_module(home).__all__ if name not in (*MODULES, "__version__")}
+    shown = re.findall(r"^::: (\S+)|heading: (\S+)", PAGES_OF_API, re.MULTILINE)
+    assert {f"{home}.{name}" for name in names} <= {name for pair in shown for name in pair}
+
+
+def test_the_site_leads_to_every_page() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f": {page.name}\n" not in nav] == []
 
 
 STAND_INS = {
