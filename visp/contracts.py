@@ -165,8 +165,13 @@ def check_frames(videos: Sequence[Tensor]) -> None:
                 f"video {index} of the batch has frames of shape {tuple(frames.shape[1:])}, "
                 f"video 0 of shape {tuple(videos[0].shape[1:])}"
             )
-        if frames.device.type == "cpu" and not torch.isfinite(frames).all():
+        if frames.device.type == "cpu" and not _all_finite(frames):
             raise ValueError(f"video {index} of the batch holds values that are not finite (NaN or infinity)")
+
+
+def _all_finite(frames: Tensor) -> bool:
+    """Return whether all values are finite, in one pass where they are."""
+    return bool(torch.isfinite(frames.sum()) or torch.isfinite(frames).all())
 
 
 def check_batch_size(num_videos: int, *, least: int = 2, warn: bool = True, stacklevel: int = 1) -> None:

@@ -91,7 +91,7 @@ class AttentionPoolEncoder(nn.Module):
         """
         lengths = torch.tensor([len(video) for video in videos], device=videos[0].device)
         padded = nn.utils.rnn.pad_sequence(list(videos), batch_first=True) if len(videos) > 1 else videos[0][None]
-        mean_square = padded.square().sum(dim=(1, 2)) / (lengths * padded.shape[2])
+        mean_square = torch.linalg.vector_norm(padded, dim=(1, 2)).square() / (lengths * padded.shape[2])
         norm = (mean_square + 1e-12).rsqrt()[:, None, None]  # finite gradient for an empty summary
 
         query_weight, key_weight, value_weight = self.attention.in_proj_weight.chunk(3)
