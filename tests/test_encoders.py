@@ -2,14 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given, settings
 from torch import Tensor
 
 from tests.builders import normal
-from visp.encoders import AttentionPoolEncoder, similar_lengths
+from visp.encoders import AttentionPoolEncoder
 from visp.gradient_flow import Gating
 
 
@@ -169,13 +167,3 @@ def test_an_empty_summary_in_a_batch_has_a_finite_gradient() -> None:
 def test_lengths_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(ValueError, match="lengths that add up to 9 frames, got 8"):
         make_encoder().encode_batch(torch.zeros(9, 6), [4, 4])
-
-
-@given(lengths=st.lists(st.integers(1, 500), min_size=1, max_size=40))
-@settings(deadline=None)
-def test_videos_grouped_by_length_are_padded_to_at_most_twice_their_frames(lengths: list[int]) -> None:
-    groups = similar_lengths(lengths)
-
-    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
-    for group in groups:
-        assert max(lengths[index] for index in group) <= 2 * min(lengths[index] for index in group)

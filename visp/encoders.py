@@ -75,54 +75,42 @@ class AttentionPoolEncoder(nn.Module):
         """
         if sum(lengths) != len(frames):
             raise ValueError(f"expected lengths that add up to {len(frames)} frames, got {sum(lengths)}")
-        videos = torch.split(frames, list(lengths))
-        groups = similar_lengths(lengths)
-        attended = torch.cat([self._attend([videos[index] for index in group]) for group in groups])  # (N, e)
-        back = torch.tensor([index for group in groups for index in group], device=frames.device).argsort()
-        hidden = self.norm1(self.query + attended[back])
+        attended = self._attend(frames, lengths)  # (N, e)
+        hidden = self.norm1(self.query + attended)
         hidden = self.norm2(hidden + self.feed_forward(hidden))
         return F.normalize(hidden, dim=1) * math.sqrt(self.scale)
 
-    def _attend(self, videos: Sequence[Tensor]) -> Tensor:
+    def _attend(self, frames: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return what the query attends to in each video, (N, e): ``self.attention`` over ``self.frame_embedding``.
 
         With a single query no frame needs to be projected: the weights of a head are linear in the frame, and the
         frames can be summed before they become tokens and values.
         """
-        lengths = torch.tensor([len(video) for video in videos], device=videos[0].device)
-        padded = nn.utils.rnn.pad_sequence(list(videos), batch_first=True) if len(videos) > 1 else videos[0][None]
-        mean_square = torch.linalg.vector_norm(padded, dim=(1, 2)).square() / (lengths * padded.shape[2])
-        norm = (mean_square + 1e-12).rsqrt()[:, None, None]  # finite gradient for an empty summary
-
+        counts = torch.tensor(list(lengths), device=frames.device)
+        video = torch.repeat_interleave(counts, output_size=len(frames))  # (L,), which video a frame is of
+        squares = torch.linalg.vector_norm(frames, dim=1).square()
+        mean_square = squares.new_zeros(len(counts)).index_add(0, video, squares) / (counts * frames.shape[1])
+        norm = (mean_square + 1e-12).rsqrt()[:, None]  # (N, 1), finite gradient for an empty summary
         query_weight, key_weight, value_weight = self.attention.in_proj_weight.chunk(3)
         query_bias, _, value_bias = self.attention.in_proj_bias.chunk(3)  # a bias of the keys changes no weight
         heads = (self.attention.num_heads, -1)
         query = F.linear(self.query[0], query_weight, query_bias).view(*heads, 1) / math.sqrt(self.attention.head_dim)
         on_tokens = (query * key_weight.view(*heads, key_weight.shape[1])).sum(dim=1)  # (heads, e)
         on_frames = on_tokens @ self.frame_embedding.weight  # (heads, d)
-
-        logits = F.linear(padded, on_frames) * norm  # (N, T, heads)
-        beyond = torch.arange(padded.shape[1], device=padded.device) >= lengths[:, None]
-        weights = torch.softmax(logits.masked_fill(beyond[..., None], -torch.inf), dim=1)
-        pooled = weights.transpose(1, 2) @ padded * norm  # (N, heads, d)
+        logits = F.linear(frames, on_frames) * norm[video]  # (L, heads)
+        weights = _softmax_of_videos(logits, video, len(counts))
+        pairs = zip(torch.split(weights, list(lengths)), torch.split(frames, list(lengths)), strict=True)
+        pooled = torch.stack([weight.T @ of_video for weight, of_video in pairs]) * norm[..., None]  # (N, heads, d)
         tokens = self.frame_embedding(pooled)  # (N, heads, e)
         values = torch.einsum("nhe,hce->nhc", tokens, value_weight.view(*heads, value_weight.shape[1]))
         attended: Tensor = self.attention.out_proj(values.flatten(1) + value_bias)
         return attended
 
 
-def similar_lengths(lengths: Sequence[int]) -> list[list[int]]:
-    """Group videos so that padding the shorter ones to the longest of their group at most doubles their frames.
-
-    Args:
-        lengths: Number of frames of each video.
-
-    Returns:
-        Indices of the videos of each group.
-    """
-    groups: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if not groups or lengths[index] > 2 * lengths[groups[-1][0]]:
-            groups.append([])
-        groups[-1].append(index)
-    return groups
+def _softmax_of_videos(logits: Tensor, video: Tensor, number: int) -> Tensor:
+    """Return the softmax (L, heads) over the frames of each video."""
+    largest = logits.detach().new_full((number, logits.shape[1]), -torch.inf)
+    largest = largest.scatter_reduce(0, video[:, None].expand_as(logits), logits.detach(), "amax")
+    exponentials = (logits - largest[video]).exp()
+    totals = exponentials.new_zeros(number, logits.shape[1]).index_add(0, video, exponentials)
+    return exponentials / totals[video]
