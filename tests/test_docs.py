@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+import visp
+from tests.summarizer_shapes import SHAPES, D, PGLSUMShaped, ShapedSummarizer, WindowedShaped, video_and_text
 from visp.cli import make_parser
 
 ROOT = Path(__file__).parents[1]
@@ -74,3 +79,109 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     missing = [t for t in targets if not re.match(r"\w+:", t) and not (page.parent / t).exists()]
     assert missing == []
+
+
+class TokensShaped(WindowedShaped):
+    """As LLMVS: several token embeddings per frame."""
+
+    def forward(self, frames: Tensor) -> Tensor:  # type: ignore[override]  # (T, tokens, d / tokens)
+        return self.score(self.hidden(frames.flatten(1))).sigmoid()  # type: ignore[no-any-return]
+
+
+class ThreeStreamsShaped(ShapedSummarizer):
+    """As TripleSumm: three streams, of a third of d each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(D // 3, 1)
+
+    def forward(self, first: Tensor, second: Tensor, third: Tensor) -> Tensor:  # (1, T, d / 3) each
+        return self.score(first - second * third).sigmoid()  # type: ignore[no-any-return]
+
+    def true_logits(self, frames: Tensor) -> Tensor:
+        first, second, third = frames[:, :2], frames[:, 2:4], frames[:, 4:]
+        logits: Tensor = self.score(first - second * third)[:, 0]
+        return logits
+
+
+class FixedWindowsShaped(WindowedShaped):
+    """As STVT: windows of four frames and no others."""
+
+    def forward(self, frames: Tensor) -> Tensor:  # type: ignore[override]  # (4 k, d)
+        return self.score(self.hidden(frames.view(-1, 4, D)))  # type: ignore[no-any-return]
+
+
+class HiddenShaped(ShapedSummarizer):
+    """As SummDiff: an encoder of frames, and no single pass that scores them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(D, 4)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.encoder(frames).mean(dim=0)  # type: ignore[no-any-return]
+
+
+PAGES_OF_API = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("api*.md"))
+MODULES = (
+    "contracts",
+    "contrastive",
+    "data",
+    "encoders",
+    "eval",
+    "plots",
+    "studies",
+    "summarizers",
+    "training",
+    "video",
+)
+
+
+@pytest.mark.parametrize("home", ["visp", "visp.data", "visp.eval", "visp.summarizers", "visp.video"])
+def test_the_api_reference_has_every_public_name(home: str) -> None:
+    names = {name for name in import_module(home).__all__ if name not in (*MODULES, "__version__")}
+    shown = re.findall(r"^::: (\S+)|heading: (\S+)", PAGES_OF_API, re.MULTILINE)
+    assert {f"{home}.{name}" for name in names} <= {name for pair in shown for name in pair}
+
+
+def test_the_site_leads_to_every_page() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f": {page.name}\n" not in nav] == []
+
+
+STAND_INS = {
+    **{shape.name: shape.make for shape in SHAPES},
+    "CA-SUM": PGLSUMShaped,
+    "LLMVS": TokensShaped,
+    "TripleSumm": ThreeStreamsShaped,
+    "STVT": FixedWindowsShaped,
+    "SummDiff": HiddenShaped,
+}
+LINES = dict(
+    re.findall(r"^\| ([^|]+?) \|.*\| `(visp\.\w+\(module, .*)` \|$", (ROOT / "docs/wrap.md").read_text(), re.M)
+)
+
+
+def padded_to_windows(module: nn.Module, frames: Tensor) -> Tensor:
+    missing = -len(frames) % 4
+    value: Tensor = module(torch.cat([frames, frames[-1:].expand(missing, -1)]))
+    return value
+
+
+def test_the_table_of_public_models_is_whole() -> None:
+    asked = "PGL-SUM, CA-SUM, VASNet, DSNet anchor-free, DSNet anchor-based, DSN, CSTA, MSVA, LLMVS, TripleSumm, SSPVS"
+    assert {*asked.split(", "), "STVT", "SummDiff"} <= LINES.keys()
+
+
+@pytest.mark.parametrize("model", LINES)
+def test_the_line_of_a_public_model_gives_the_logits_of_its_shape(model: str) -> None:
+    torch.manual_seed(0)
+    module, frames = STAND_INS[model](), torch.randn(7, D)
+    names = {"padded_to_windows": padded_to_windows, "video_and_text": video_and_text, "tokens": 2}
+    adapted = eval(LINES[model], {"visp": visp, "module": module, **names})
+    logits = adapted(frames)
+    if isinstance(module, HiddenShaped):
+        expected = adapted.head(module.encoder(frames))[:, 0]
+    else:
+        expected = module.true_logits(frames)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)

@@ -18,7 +18,12 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 WEIGHTS = {
     "pretrain_csta.py": "csta.pt",
     "pretrain_googlenet.py": "runs/googlenet/weights.pt",
+    "pretrain_transformer.py": "runs/transformer/weights.pt",
     "wrap_your_own.py": "my_summarizer.pt",
+    "lstm_probabilities.py": "lstm.pt",
+    "module_dict.py": "module_dict.pt",
+    "text_side_input.py": "text.pt",
+    "finetune_and_compare.py": "pretrained.pt",
     "own_loop.py": "own_loop.pt",
     "torchrun_pretrain.py": "runs/torchrun/weights.pt",
     "accelerate_pretrain.py": "accelerate.pt",
