@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -339,3 +339,20 @@ def test_a_module_of_a_users_own_learns_from_real_features_by_default(kind: str)
     assert reached == pytest.approx(expected, rel=1e-3)
     assert spread(by_default, videos) == pytest.approx(spread(by_hand, StandardizedVideos(videos, change)), rel=1e-2)
     assert spread(by_default, videos) > 2 * spread(as_they_are, videos)
+
+
+def test_a_summarizer_that_splits_its_frames_carries_the_standardization() -> None:
+    class Split(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.image, self.text = nn.Linear(48, 8), nn.Linear(16, 8)
+            self.score = nn.Linear(8, 1)
+
+        def forward(self, frames: Tensor) -> Tensor:
+            hidden = self.image(frames[:, :48]) + self.text(frames[:, 48:])
+            return cast("Tensor", self.score(hidden.relu()).squeeze(-1))
+
+    videos = InMemoryDataset(make_corpus(8, num_shots=4, shot_length=(2, 3)))
+    objective = visp.ViSPPretrainer(Split(), AttentionPoolEncoder(64))
+    result = visp.pretrain(objective, videos, epochs=1, standardize=True, progress=False)
+    assert result.standardized == "carried"

@@ -148,6 +148,8 @@ def _fold_layer(layer: nn.Module, roles: frozenset[int | str], change: Standardi
         return False
     if any(weight is None or bias is None for weight, bias in pairs):
         return False
+    if any(weight.flatten(1).shape[1] != change.mean.numel() for weight, _ in pairs if weight is not None):
+        return False  # it is given a part of each frame
     for weight, bias in pairs:
         assert weight is not None
         assert bias is not None
