@@ -19,6 +19,9 @@ def add_commands(commands: Commands) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
+    import torch
+
     from visp.cli.demonstration import run_demo
 
+    torch.set_num_threads(1)  # more bring a network this small nothing, and beside other work slow it a hundredfold
     run_demo(options.out or default_folder("demo"), seed=options.seed, num_seeds=options.seeds)
