@@ -77,7 +77,7 @@ def study(corpus: str, labelled: int, out: Path, rounds: int, epochs: int, steps
         def run(name: str, weights: list[Path] = weights, **options: Any) -> None:
             found[name] = cross_validate(
                 lambda: Transformer(videos.feature_dim), videos, splits, pretrained=weights, progress=False,
-                out_dir=out / f"{labelled}-labels" / name.replace(" ", "-"), **common, **options,
+                out_dir=out / f"{labelled}-labels" / name.replace(", ", "-").replace(" ", "-"), **common, **options,
             )  # fmt: skip
 
         if start in CONTRASTS:

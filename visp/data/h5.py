@@ -132,12 +132,7 @@ def validate_h5(path: str | os.PathLike[str]) -> H5Contents:
     shapes: dict[str, tuple[int, int]] = {}
     n_frames: dict[str, int] = {}
     with open_h5(path) as file:
-        try:
-            with reading("names"):
-                names = names_of(file)
-            provenance = read_attributes(file)
-        except H5SchemaError as error:
-            raise H5SchemaError(f"{path}: {error}") from error
+        names, provenance = names_and_provenance(file, path)
         groups: dict[str, h5py.Group] = {}
         for key in sorted(names, key=natural_order):
             try:
@@ -192,6 +187,20 @@ def open_h5(path: str | os.PathLike[str]) -> h5py.File:
         raise
     except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
         raise H5SchemaError(f"{path}: not a readable HDF5 file (truncated?): {one_line(error)}") from error
+
+
+def names_and_provenance(file: h5py.File, path: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the names of the videos of a file, and what it says of its origin.
+
+    Raises:
+        H5SchemaError: They cannot be read; the message names the file.
+    """
+    try:
+        with reading("names"):
+            names = names_of(file)
+        return names, read_attributes(file)
+    except H5SchemaError as error:
+        raise H5SchemaError(f"{path}: {error}") from error
 
 
 def group_of(file: h5py.File, key: str) -> h5py.Group:

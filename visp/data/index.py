@@ -11,9 +11,9 @@ from typing import Any
 
 import h5py
 
-from visp.data.h5 import H5Contents, natural_order, open_h5
-from visp.data.schema import features_shape, read_attributes
-from visp.data.stored import H5SchemaError, holds, lookup, names_of, reading
+from visp.data.h5 import H5Contents, names_and_provenance, natural_order, open_h5
+from visp.data.schema import features_shape
+from visp.data.stored import H5SchemaError, holds, lookup, reading
 from visp.utils.files import check_input, parse_json, read_text, replacing
 
 _FORMAT = "visp-index-1"
@@ -32,12 +32,7 @@ def shapes_of(path: str | os.PathLike[str]) -> H5Contents:
     lengths: dict[str, int] = {}
     dims: dict[int, str] = {}
     with open_h5(path) as file:
-        try:
-            with reading("names"):
-                names = names_of(file)
-            provenance = read_attributes(file)
-        except H5SchemaError as error:
-            raise H5SchemaError(f"{path}: {error}") from error
+        names, provenance = names_and_provenance(file, path)
         for key in names:
             place = key
             try:
