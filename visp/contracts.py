@@ -377,7 +377,7 @@ def fits_frames(value: object, length: int) -> bool:
 def describe_value(value: object, length: int | None = None) -> str:
     """Name the type and shape of a value and of its elements, and the elements that fit (T,), T = ``length``."""
     if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}"
+        return f"a tensor of shape {tuple(value.shape)}, {_dtype_name(value.dtype)}"
     if isinstance(value, Mapping):
         elements = list(value.items())
     elif isinstance(value, tuple | list):
@@ -401,7 +401,20 @@ def _run(owner: object, function: Callable[[Tensor], Tensor], frames: Tensor) ->
     version = _version(frames)
     try:
         value = function(frames)
+    except ValueError as error:
+        if len(frames) > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"{class_name(owner)} failed on a video of one frame, of which BatchNorm takes no statistics in training: "
+            "leave such videos out"
+        ) from error
     except (RuntimeError, AssertionError) as error:
+        own = next(owner.parameters(), frames).dtype if isinstance(owner, nn.Module) else frames.dtype
+        if own != frames.dtype and own.is_floating_point and not isinstance(error, torch.OutOfMemoryError):
+            raise RuntimeError(
+                f"{class_name(owner)} has parameters of {_dtype_name(own)} and was given frames of "
+                f"{_dtype_name(frames.dtype)}; convert either: {error}"
+            ) from error
         taken = _first_width(owner)
         if taken is None or taken[1] == frames.shape[-1] or isinstance(error, torch.OutOfMemoryError):
             raise
@@ -417,6 +430,10 @@ def _run(owner: object, function: Callable[[Tensor], Tensor], frames: Tensor) ->
             "it is given a copy: visp.adapt_summarizer(module), visp.adapt_encoder(module, ...)"
         )
     return value
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _version(frames: Tensor) -> int:

@@ -131,10 +131,10 @@ def reference(objective: Objective, videos: Sequence[Tensor], options: PretrainO
 
 def scores(summarizer: nn.Module, videos: Sequence[Tensor]) -> list[Tensor]:
     """Return the logits (T_i,) of the videos, on the CPU."""
-    device = next(summarizer.parameters()).device
+    like = next(summarizer.parameters())
     with evaluation_mode(summarizer), torch.no_grad():
         # A module may return a parameter itself, which training then moves.
-        return [summarizer(video.to(device)).detach().float().cpu().clone() for video in videos]
+        return [summarizer(video.to(like.device, like.dtype)).detach().float().cpu().clone() for video in videos]
 
 
 def judge(summarizer: nn.Module, videos: Sequence[Tensor], before: Reference) -> Movement:

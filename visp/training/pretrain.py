@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
-from visp.contracts import Objective, check_objective
+from visp.contracts import Objective, check_objective, class_name
 from visp.data import VideoSource
 from visp.inputs import carried
 from visp.pretrainer import ViSPPretrainer
@@ -78,6 +78,7 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
         Number of steps, the last metrics and the folder.
 
     Raises:
+        TypeError: If the dataset has no length or its items are no tensors.
         ValueError: If an option is out of its range, there are too few videos, nothing can be trained, or there are
             more processes than videos in a batch.
         ImportError: If ``tensorboard`` is asked for and not installed.
@@ -89,6 +90,7 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
         TimeoutError: If a worker does not bring its batch in time.
     """
     check_objective(objective)
+    _check_dataset(dataset)
     module = cast("nn.Module", objective)
     fewest = objective.min_videos if isinstance(objective, ViSPPretrainer) else 1
     if options.batch_size < fewest:
@@ -178,6 +180,20 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
     if folder is not None and movement is not None:
         write_json(folder.path / "movement.json", asdict(movement))
     return PretrainResult(state.step, metrics, None if folder is None else folder.path, standardized, movement)
+
+
+def _check_dataset(dataset: object) -> None:
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise TypeError(
+            f"expected a dataset with a length, such as a list of frames (T, d), got a {class_name(dataset)}"
+        )
+    if len(dataset) == 0:
+        raise ValueError("the dataset holds no video")
+    first = dataset[0]
+    parts = first if isinstance(first, tuple) else (first,)
+    if not all(isinstance(part, Tensor) for part in parts):
+        came = ", ".join(class_name(part) for part in parts)
+        raise TypeError(f"item 0 of the dataset: expected frames (T, d), a torch.Tensor, got {came}")
 
 
 def _shown(metrics: Mapping[str, float]) -> dict[str, str]:

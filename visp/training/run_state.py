@@ -15,6 +15,8 @@ from visp.utils.distributed import num_processes, rank
 from visp.utils.files import one_line
 from visp.weights import CheckpointError, load_into
 
+_HALVES = (torch.float16, torch.bfloat16)
+
 
 class RunState:
     """A module and everything that its training changes.
@@ -33,7 +35,7 @@ class RunState:
         extra: What else the run keeps in its checkpoint.
 
     Raises:
-        ValueError: If no parameter requires a gradient.
+        ValueError: If no parameter requires a gradient, or one that does is of 16 bits.
     """
 
     def __init__(self, kind: str, module: nn.Module, options: RunOptions, *, together: bool = False) -> None:
@@ -42,6 +44,12 @@ class RunState:
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         if not self.parameters:
             raise ValueError(f"there is nothing to train: no parameter of the {kind} run requires a gradient")
+        small = [name for name, each in module.named_parameters() if each.requires_grad and each.dtype in _HALVES]
+        if small:
+            raise ValueError(
+                f"{small[0]} is of 16 bits, which the steps of Adam vanish in: keep parameters in float32, and give "
+                "precision='bf16' or 'fp16' for the rest"
+            )
         self.parameter_list = nn.ParameterList(self.parameters)
         self.device = self.parameters[0].device
         self.rank, self.num_processes = (rank(), num_processes()) if together else (0, 1)
