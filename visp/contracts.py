@@ -174,6 +174,20 @@ def _all_finite(frames: Tensor) -> bool:
     return bool(torch.isfinite(frames.sum()) or torch.isfinite(frames).all())
 
 
+def check_item(item: object) -> Tensor:
+    """Return the frames of an item of a dataset: the item itself, or the first of a tuple.
+
+    Raises:
+        TypeError: If they are no tensor.
+    """
+    frames = item[0] if isinstance(item, tuple) and item else item
+    if not isinstance(frames, Tensor):
+        raise TypeError(
+            f"expected items that are frames (T, d), a torch.Tensor, or tuples of tensors, got {class_name(frames)}"
+        )
+    return frames
+
+
 def check_batch_size(num_videos: int, *, least: int = 2, warn: bool = True, stacklevel: int = 1) -> None:
     """Refuse a batch that has nothing to compare, and warn of one with little.
 

@@ -54,7 +54,10 @@ def test_parameters_of_16_bits_are_refused(dtype: torch.dtype) -> None:
     ("dataset", "message"),
     [
         ((video for video in VIDEOS), "expected a dataset with a length, .* got a generator"),
-        ([video.numpy() for video in VIDEOS], r"item 0 .*: expected frames \(T, d\), a torch.Tensor, got ndarray"),
+        (
+            [video.numpy() for video in VIDEOS],
+            r"expected items that are frames \(T, d\), .* got ndarray",
+        ),
     ],
     ids=["generator", "arrays"],
 )
@@ -64,8 +67,13 @@ def test_what_is_no_dataset_is_refused(dataset: Any, message: str) -> None:
 
 
 def test_an_empty_dataset_is_refused() -> None:
-    with pytest.raises(ValueError, match="the dataset holds no video"):
+    with pytest.raises(ValueError, match="expected at least 1, got 0"):
         run(pretrainer(), [])
+
+
+def test_arrays_are_refused_without_standardization_too() -> None:
+    with pytest.raises(TypeError, match="got ndarray"):
+        visp.pretrain(pretrainer(), [video.numpy() for video in VIDEOS], standardize=False, progress=False)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])

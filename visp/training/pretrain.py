@@ -187,13 +187,6 @@ def _check_dataset(dataset: object) -> None:
         raise TypeError(
             f"expected a dataset with a length, such as a list of frames (T, d), got a {class_name(dataset)}"
         )
-    if len(dataset) == 0:
-        raise ValueError("the dataset holds no video")
-    first = dataset[0]
-    parts = first if isinstance(first, tuple) else (first,)
-    if not all(isinstance(part, Tensor) for part in parts):
-        came = ", ".join(class_name(part) for part in parts)
-        raise TypeError(f"item 0 of the dataset: expected frames (T, d), a torch.Tensor, got {came}")
 
 
 def _shown(metrics: Mapping[str, float]) -> dict[str, str]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Protocol
 
+from visp.contracts import check_item
 from visp.inputs import Standardization, carried, carry
 from visp.training.fold import Fold, find_fold
 
@@ -44,7 +45,7 @@ def standardization(dataset: FrameFeatures) -> Standardization:
     total: Tensor | None = None
     squares, frames = torch.zeros((), dtype=torch.float64), 0
     for index in range(0, len(dataset), step):
-        video = _frames(dataset[index]).double()
+        video = check_item(dataset[index]).double()
         total = video.sum(dim=0) if total is None else total + video.sum(dim=0)
         squares += video.square().sum()
         frames += len(video)
@@ -142,7 +143,7 @@ def choose(
         if choice == "auto":
             return None
         raise
-    fold = find_fold(summarizer, change, [_frames(dataset[index]) for index in range(min(2, len(dataset)))])
+    fold = find_fold(summarizer, change, [check_item(dataset[index]) for index in range(min(2, len(dataset)))])
     if choice == "auto" and fold is None and _one_vector_share(change) < ONE_VECTOR:
         return None
     return Standardizing(summarizer, change, fold)
@@ -151,8 +152,3 @@ def choose(
 def _one_vector_share(change: Standardization) -> float:
     of_mean = float(change.mean.double().square().mean())
     return of_mean / (of_mean + float(change.scale) ** 2)
-
-
-def _frames(item: Any) -> Tensor:
-    frames: Tensor = item if isinstance(item, Tensor) else item[0]
-    return frames

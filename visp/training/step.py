@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visp.contracts import check_item
 from visp.training.options import RunOptions
 from visp.training.run_state import RunState
 from visp.utils import distributed
@@ -72,8 +73,9 @@ def train_step(
 
 def _to(item: Any, state: RunState) -> Any:
     """Bring a tensor, or each of a tuple, to the device; frames and labels also to the type of the parameters."""
-    if not isinstance(item, Tensor):
+    if isinstance(item, tuple):
         return tuple(_to(part, state) for part in item)
+    item = check_item(item)
     dtype = state.parameters[0].dtype if item.is_floating_point() else item.dtype
     return item.to(state.device, dtype, non_blocking=True)
 
