@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -85,3 +88,64 @@ def test_in_a_loop_of_ones_own_frames_of_another_type_are_named(dtype: torch.dty
 def test_a_video_of_one_frame_into_batch_norm_is_named() -> None:
     with pytest.raises(ValueError, match="a video of one frame, of which BatchNorm takes no statistics in training"):
         pretrainer(nn.BatchNorm1d(WIDTH))([VIDEOS[0][:1], *VIDEOS[1:]])
+
+
+class BadGradient(nn.Module):
+    """An objective whose loss is finite and whose gradient is not."""
+
+    class Output(NamedTuple):
+        loss: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.summarizer = nn.Linear(WIDTH, 1)
+
+    def forward(self, videos: Sequence[Tensor]) -> BadGradient.Output:
+        return self.Output((self.summarizer.weight * 0).sum().sqrt())
+
+    def describe(self) -> dict[str, str]:
+        return {}
+
+
+def test_under_fp16_a_run_whose_steps_are_all_skipped_says_so_and_ends() -> None:
+    objective = BadGradient()
+    before = objective.summarizer.weight.detach().clone()
+    with (
+        pytest.warns(UserWarning, match="step 10: fp16 has skipped the last 10 steps"),
+        pytest.raises(FloatingPointError, match="the gradients of the last 30 steps, to step 30, were not finite"),
+    ):
+        visp.pretrain(objective, VIDEOS, epochs=60, precision="fp16", standardize=False, progress=False)
+    assert torch.equal(objective.summarizer.weight, before)
+
+
+class Spoiling(nn.Module):
+    """A summarizer whose running statistics become infinite while loss and gradient are finite."""
+
+    running_var: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(WIDTH, 1)
+        self.register_buffer("running_var", torch.ones(()))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        self.running_var.fill_(torch.inf)
+        logits: Tensor = self.score(frames).squeeze(-1)
+        return logits
+
+
+def test_running_statistics_that_are_not_finite_end_the_run() -> None:
+    objective = visp.ViSPPretrainer(Spoiling(), AttentionPoolEncoder(WIDTH, embedding_dim=8, num_heads=2), seed=0)
+    with pytest.raises(FloatingPointError, match="running_var is not finite after step 1"):
+        visp.pretrain(objective, VIDEOS, epochs=2, standardize=False, progress=False)
+
+
+def test_a_line_of_the_log_that_was_cut_is_written_again_at_resume(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"progress": False, "out_dir": tmp_path / "run"}
+    visp.pretrain(pretrainer(), VIDEOS, epochs=3, **options)
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_bytes(log.read_bytes()[:-20])
+    visp.pretrain(pretrainer(), VIDEOS, epochs=5, resume=True, **options)
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps[-2:] == [4, 5]
+    assert steps == sorted(set(steps))
