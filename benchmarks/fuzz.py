@@ -44,10 +44,9 @@ from visp.data import (
     read_splits,
     read_tvsum_mat,
     read_tvsum_tsv,
-    validate_h5,
     write_h5,
 )
-from visp.data.isolated import bound_memory
+from visp.data.isolated import bound_memory, read_wholly
 from visp.data.synthetic import make_corpus
 from visp.studies.results import read_fold, read_results
 from visp.training import pretrain
@@ -310,15 +309,6 @@ def write_index(path: Path) -> None:
     VideoDataset(path.with_name("a.h5"), index=path).content_hash()
 
 
-def read_h5(path: Path) -> None:
-    validate_h5(path)
-    for validate in ("full", "shapes"):
-        with VideoDataset(path, validate=validate) as dataset:
-            for i in range(len(dataset)):
-                dataset[i]
-                dataset.record(i)
-
-
 def read_index(path: Path) -> None:
     data = path.with_name("a.h5")
     write_h5(data, [VideoRecord("video_1", np.ones((3, 2), np.float32))], overwrite=True)
@@ -463,8 +453,8 @@ class Kind:
 
 
 KINDS = {
-    "h5": Kind(write_corpus, read_h5, is_h5=True),
-    "packed": Kind(write_packed, read_h5, is_h5=True),
+    "h5": Kind(write_corpus, read_wholly, is_h5=True),
+    "packed": Kind(write_packed, read_wholly, is_h5=True),
     "mat": Kind(write_mat, read_tvsum_mat, "input.mat", is_h5=True),
     "tsv": Kind(write_tsv, read_tvsum_tsv),
     "splits": Kind(write_json_splits, read_splits),

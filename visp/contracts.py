@@ -422,15 +422,17 @@ def _run(owner: object, function: Callable[[Tensor], Tensor], frames: Tensor) ->
             f"{class_name(owner)} failed on a video of one frame, of which BatchNorm takes no statistics in training: "
             "leave such videos out"
         ) from error
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, AssertionError) as error:
         own = next(owner.parameters(), frames).dtype if isinstance(owner, nn.Module) else frames.dtype
-        if own != frames.dtype and own.is_floating_point and not isinstance(error, torch.OutOfMemoryError):
+        if own != frames.dtype and own.is_floating_point:
             raise RuntimeError(
                 f"{class_name(owner)} has parameters of {_dtype_name(own)} and was given frames of "
                 f"{_dtype_name(frames.dtype)}; convert either: {error}"
             ) from error
         taken = _first_width(owner)
-        if taken is None or taken[1] == frames.shape[-1] or isinstance(error, torch.OutOfMemoryError):
+        if taken is None or taken[1] == frames.shape[-1]:
             raise
         layer, width = taken
         shape = tuple(frames.shape)

@@ -14,7 +14,7 @@ from torch import nn
 from visp.encoders import AttentionPoolEncoder
 from visp.summarizers import CSTA, CSTAEncoder, GoogleNet, Transformer
 
-SUMMARIZERS: dict[str, Callable[..., nn.Module]] = {"csta": CSTA, "googlenet": GoogleNet, "transformer": Transformer}
+SUMMARIZERS: dict[str, Callable[..., nn.Module]] = {kind.factory_name: kind for kind in (CSTA, GoogleNet, Transformer)}
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "attention": AttentionPoolEncoder,
     "csta": CSTAEncoder,

@@ -7,15 +7,15 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from torch import nn
 from typing_extensions import Self
 
 from visp._version import __version__
-from visp.inputs import beside, carried
+from visp.inputs import carried
 from visp.utils.files import parse_json, read_text, replacing, shown
-from visp.weights import CheckpointError, load_weights, save_safetensors, save_state
+from visp.weights import CheckpointError, load_weights, save_safetensors, save_standardization
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
@@ -25,8 +25,12 @@ class Pretrained:
 
     ``config.json`` holds what the class was given, which must be plain values, and under ``visp`` where the weights
     come from. ``huggingface_hub`` reads and writes the same form; it fetches such folders and uploads them.
+
+    Attributes:
+        factory_name: Name of a built-in summarizer in :mod:`visp.factory`.
     """
 
+    factory_name: ClassVar[str | None] = None
     _arguments: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -48,20 +52,13 @@ class Pretrained:
             ModuleNotFoundError: If safetensors is not installed.
             ValueError: If the module holds something that the format does not know.
         """
-        from visp.factory import SUMMARIZERS
-
         path, module = Path(folder), cast("nn.Module", self)
-        kinds: Mapping[str, object] = SUMMARIZERS
-        name = next((name for name, kind in kinds.items() if kind is type(self)), None)
+        name = type(self).__dict__.get("factory_name")  # not inherited: a class derived from a built-in one is another
         origin = {"version": __version__, "summarizer": name, "features": dict(features or {})}
         config = json.dumps({**self._arguments, "visp": origin}, indent=2) + "\n"
         path.mkdir(parents=True, exist_ok=True)
         save_safetensors(module.state_dict(), path / _WEIGHTS, {"config": config})
-        kept = beside(path / _WEIGHTS)
-        if (change := carried(module)) is not None:
-            save_state({name: value.cpu() for name, value in change._asdict().items()}, kept)
-        else:
-            kept.unlink(missing_ok=True)
+        save_standardization(carried(module), path / _WEIGHTS)
         with replacing(path / _CONFIG) as file:
             file.write(config.encode())
 

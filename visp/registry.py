@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from typing_extensions import get_protocol_members
 
 from visp.contrastive import Contrast, Cosine, InnerProduct, Similarity, Videos, Windows
 from visp.gradient_flow import Gating, GradientFlow, Marginalization, StraightThrough
+from visp.regularizers import FixedSize
 from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, Sampler, SigmoidSampler
 
 _Part = TypeVar("_Part")
@@ -30,6 +31,38 @@ CONTRASTS: dict[str, Callable[[int | None], tuple[Contrast, ...]]] = {
     "none": lambda window: (),
 }
 SIMILARITIES: dict[str, Callable[[], Similarity]] = {"inner": InnerProduct, "cosine": Cosine}
+
+
+PLAIN_OPTIONS = (
+    "contrast",
+    "window",
+    "sampler",
+    "temperature",
+    "gradient_flow",
+    "similarity",
+    "hard_negatives",
+    "size_target",
+    "size_weight",
+    "binary_weight",
+)
+"""The options of the objective on the command line, which :func:`objective_options` takes."""
+
+
+def objective_options(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of :class:`visp.ViSPPretrainer` from plain values, as files and command lines have them.
+
+    Args:
+        plain: The pretrainer's options that are text or numbers; ``temperature`` of the sampler, ``size_target`` for
+            ``size`` and ``size_weight`` for :class:`visp.FixedSize`.
+    """
+    chosen = dict(plain)
+    if (temperature := chosen.pop("temperature", None)) is not None:
+        chosen["sampler"] = SAMPLERS[chosen.get("sampler", "concrete")](temperature)
+    if (target := chosen.pop("size_target", None)) is not None:
+        chosen["size"] = target
+    if (weight := chosen.pop("size_weight", None)) is not None:
+        chosen["size"] = FixedSize(weight)
+    return chosen
 
 
 def choose(option: str, choice: str | _Part, choices: Mapping[str, Callable[[], _Part]], kind: type) -> _Part:

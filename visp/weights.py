@@ -125,6 +125,15 @@ def load_state(path: str | os.PathLike[str], *, map_location: str | torch.device
     return state
 
 
+def save_standardization(change: Standardization | None, weights: Path) -> None:
+    """Save beside a file of weights the standardization that the summarizer carries, or that it carries none."""
+    kept = beside(weights)
+    if change is None:
+        kept.unlink(missing_ok=True)
+    else:
+        save_state({name: value.cpu() for name, value in change._asdict().items()}, kept)
+
+
 def save_safetensors(state: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
     """Save a state dict in the format safetensors, atomically, and with a hash in its metadata.
 

@@ -602,3 +602,10 @@ def test_options_of_the_objective_are_refused_for_the_baseline(here: Path, run_v
 def test_the_time_that_a_run_takes_is_said_before_it_starts(here: Path, run_visp: Visp) -> None:
     outcome = run_visp(*quick("--out", "run"))
     assert re.search(r"\d+ steps of about [\d.e-]+ s: about \d+ ", outcome.out)
+
+
+def test_the_controls_refuse_a_run_of_the_baseline(here: Path, run_visp: Visp) -> None:
+    assert run_visp(*quick("--objective", "pseudo-summaries", "--out", "run")).code == 0
+    outcome = run_visp("study", "controls", "run")
+    assert outcome.code == 2
+    assert "is of a run of --objective pseudo-summaries" in outcome.err

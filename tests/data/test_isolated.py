@@ -63,7 +63,7 @@ def test_a_crash_names_the_file_and_the_signal(tmp_path: Path, monkeypatch: pyte
     crashing = f"import os; os.kill(os.getpid(), {int(signal.SIGSEGV)})"
     start = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from visp.data import isolated; "
     monkeypatch.setattr(
-        "visp.data.isolated._START", f"{start}isolated._read = lambda path: exec({crashing!r}); isolated.main()"
+        "visp.data.isolated._START", f"{start}isolated.read_wholly = lambda path: exec({crashing!r}); isolated.main()"
     )
     path = good(tmp_path / "a.h5")
     with pytest.raises(H5SchemaError, match=r"a\.h5: reading it crashed the HDF5 library \(SIGSEGV\), in a child"):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from visp.eval.rank import agreement, spread_within_video
+from visp.eval.agreement import agreement, spread_within_video
 from visp.studies import cues
 from visp.studies.cues import frame_change, nearest_other
 

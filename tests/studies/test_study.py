@@ -20,9 +20,11 @@ from visp.data import VideoDataset, make_splits
 from visp.data.synthetic import write_corpus
 from visp.evaluator import Evaluator
 from visp.factory import make_encoder, make_summarizer
-from visp.studies import runs
+from visp.registry import objective_options
+from visp.studies import execution
+from visp.studies.execution import KnapsackSummaries, repeat
 from visp.studies.report import markdown, write_report
-from visp.studies.runs import KnapsackSummaries, key, objective_options, read_run, repeat, weights_of
+from visp.studies.runs import Run, key, read_run, weights_of
 from visp.studies.study import Labelled, Study, StudyResult, Variant, run_study
 from visp.training.run_folder import write_json
 from visp.utils.noise import seeded
@@ -95,8 +97,8 @@ def test_a_finished_study_runs_nothing_again(
 ) -> None:
     _, out = finished
     expected = tables(out)
-    monkeypatch.setattr(runs, "pretrain", None)
-    monkeypatch.setattr(runs, "cross_validate", None)
+    monkeypatch.setattr(execution, "pretrain", None)
+    monkeypatch.setattr(execution, "cross_validate", None)
     write_report(run_study(study_of(files), out, progress=False), out)
     assert tables(out) == expected
 
@@ -105,14 +107,14 @@ def test_a_changed_variant_is_run_and_the_others_are_not(
     finished: tuple[StudyResult, Path], files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, out = finished
-    done: list[runs.Run] = []
-    carry_out = runs._carry_out
+    done: list[Run] = []
+    carry_out = execution._carry_out
 
-    def noted(run: runs.Run, *rest: Any) -> ValueError | None:
+    def noted(run: Run, *rest: Any) -> ValueError | None:
         done.append(run)
         return carry_out(run, *rest)
 
-    monkeypatch.setattr(runs, "_carry_out", noted)
+    monkeypatch.setattr(execution, "_carry_out", noted)
     variants = (*VARIANTS, Variant("STE", objective={"gradient_flow": "straight_through"}))
     study = study_of(files, variants=variants, seeds=(0,))
     run_study(study, tmp_path, cache=out / "runs", progress=False)

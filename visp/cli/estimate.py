@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 ENOUGH_VIDEOS = 8
 ENOUGH_SECONDS = 2.0
@@ -21,8 +22,10 @@ def seconds_per_step(objective: nn.Module, items: Sequence[Any], batch_size: int
         items: The videos, or some of them.
         batch_size: Number of videos of a step.
     """
-    device = next(objective.parameters()).device
-    batch = [_to(items[index], device) for index in range(min(len(items), batch_size, ENOUGH_VIDEOS))]
+    from visp.training.step import placed
+
+    like = next(objective.parameters())
+    batch = [placed(items[index], like) for index in range(min(len(items), batch_size, ENOUGH_VIDEOS))]
     for _ in range(2):  # the first is slower
         started = time.perf_counter()
         with warnings.catch_warnings():
@@ -39,7 +42,3 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-
-
-def _to(item: Any, device: Any) -> Any:
-    return tuple(part.to(device) for part in item) if isinstance(item, tuple) else item.to(device)

@@ -136,21 +136,13 @@ def _pretrain_on(device: torch.device, options: argparse.Namespace) -> None:
 
 def _objective_options(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of :class:`visp.ViSPPretrainer` that were given."""
-    from visp.registry import SAMPLERS
-    from visp.regularizers import FixedSize
+    from visp.registry import PLAIN_OPTIONS, objective_options
 
-    names = ("contrast", "window", "sampler", "gradient_flow", "similarity", "hard_negatives", "binary_weight")
-    chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
-    if hasattr(options, "size_target"):
-        chosen["size"] = options.size_target
-    if hasattr(options, "size_weight"):
-        chosen["size"] = FixedSize(options.size_weight)
-    if hasattr(options, "temperature"):
-        chosen["sampler"] = SAMPLERS[chosen.get("sampler", "concrete")](options.temperature)
+    chosen = {name: getattr(options, name) for name in PLAIN_OPTIONS if hasattr(options, name)}
     if chosen and options.objective != "visp":
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in chosen)
         raise ValueError(f"{flags}: of --objective visp, not of {options.objective}")
-    return chosen
+    return objective_options(chosen)
 
 
 def _objective(options: argparse.Namespace, chosen: dict[str, Any], feature_dim: int, seed: int) -> Any:

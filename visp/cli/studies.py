@@ -219,7 +219,7 @@ def _ablation(options: argparse.Namespace) -> None:
 def _repeat(options: argparse.Namespace) -> None:
     import json
 
-    from visp.studies.runs import repeat
+    from visp.studies.execution import repeat
 
     print(json.dumps(repeat(options.run, options.out), indent=2))
 

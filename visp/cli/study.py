@@ -12,7 +12,6 @@ from visp.cli.studies import add_commands as add_variants
 if TYPE_CHECKING:
     from torch import nn
 
-_OBJECTIVE = ("contrast", "window", "gradient_flow", "hard_negatives", "binary_weight", "similarity")
 _TRAINING = ("batch_size", "lr", "weight_decay", "clip_grad_norm", "warmup_steps", "precision", "schedule", "ema_decay")
 
 
@@ -50,6 +49,7 @@ def _controls(options: argparse.Namespace) -> None:
 
     from visp.data import VideoDataset, check_isolated
     from visp.factory import make_encoder, make_summarizer
+    from visp.registry import PLAIN_OPTIONS, objective_options
     from visp.studies.controls import controls
     from visp.training.run_folder import write_json
     from visp.utils.files import check_outputs
@@ -80,7 +80,7 @@ def _controls(options: argparse.Namespace) -> None:
         new_summarizer,
         lambda: make_encoder(given["encoder"], videos.feature_dim),
         videos,
-        objective=_objective(given),
+        objective=objective_options({name: given[name] for name in PLAIN_OPTIONS if given.get(name) is not None}),
         seeds=(seed, seed + 1),
         standardize=config.get("standardized") != "no",
         device=given.get("device", "cpu"),
@@ -92,22 +92,6 @@ def _controls(options: argparse.Namespace) -> None:
     print(found.table())
     if options.json is not None:
         write_json(options.json, found.to_json())
-
-
-def _objective(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the objective's options as they were given to ``visp pretrain``."""
-    from visp.registry import SAMPLERS
-    from visp.regularizers import FixedSize
-
-    chosen = {name: given[name] for name in _OBJECTIVE if given.get(name) is not None}
-    if given.get("sampler") is not None or given.get("temperature") is not None:
-        sampler = SAMPLERS[given.get("sampler") or "concrete"]
-        chosen["sampler"] = sampler() if given.get("temperature") is None else sampler(given["temperature"])
-    if given.get("size_weight") is not None:
-        chosen["size"] = FixedSize(given["size_weight"])
-    elif given.get("size_target") is not None:
-        chosen["size"] = given["size_target"]
-    return chosen
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -128,5 +112,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{shown(path)} is not of a run of `visp pretrain`: it does not say {', '.join(missing) or 'epochs'}; "
             "for other runs, call visp.studies.controls.controls"
+        )
+    if given.get("objective", "visp") != "visp":
+        raise ValueError(
+            f"{shown(path)} is of a run of --objective {given['objective']}, and the controls are of visp's"
         )
     return dict(config)

@@ -79,15 +79,15 @@ def main() -> None:
     for path in files:
         print(_NEXT, flush=True)
         try:
-            _read(path)
+            read_wholly(path)
         except (OSError, ValueError, KeyError, MemoryError) as error:
             text = str(error) if isinstance(error, ValueError) else f"{shown(path)}: {one_line(error)}"
             print(json.dumps(text), flush=True)
             sys.exit(1)
 
 
-def _read(path: Path) -> None:
-    """Read everything that any command reads of a file."""
+def read_wholly(path: Path) -> None:
+    """Read everything that any command reads of a file; raise what the reading raises."""
     if path.suffix == ".mat":
         read_tvsum_mat(path)
         return

@@ -1,4 +1,4 @@
-"""Kendall's tau-b and Spearman's rho: of one prediction with many annotators, and of two scores of some videos.
+"""Kendall's tau-b and Spearman's rho of one prediction with many annotators.
 
 Annotations have few levels (five ratings, as many shares as there are users and one more), so the table of how often a
 level of the one meets a level of the other is small, and tau follows from it in integers. On a video of 10,000 frames
@@ -8,7 +8,6 @@ that takes a thirtieth of the time of ``scipy.stats.kendalltau``, to which the r
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -74,23 +73,3 @@ def spearman_rho(first: Levels, second: Levels) -> float:
     if first.constant or second.constant:
         return math.nan
     return float(np.corrcoef(first.ranks, second.ranks)[1, 0])
-
-
-def agreement(first: Sequence[npt.NDArray[np.floating]], second: Sequence[npt.NDArray[np.floating]]) -> float:
-    """Return Kendall's tau-b between two scores of the same frames, mean over videos; nan where undefined for all.
-
-    Args:
-        first: One (T_i,) array per video. Frames with nan on either side are left out.
-        second: Likewise.
-    """
-    taus = []
-    for one, other in zip(first, second, strict=True):
-        known = ~(np.isnan(one) | np.isnan(other))
-        taus.append(kendall_tau_b(Levels(one[known]), Levels(other[known])) if known.any() else math.nan)
-    defined = [tau for tau in taus if not math.isnan(tau)]
-    return float(np.mean(defined)) if defined else math.nan
-
-
-def spread_within_video(logits: Sequence[npt.NDArray[np.floating]]) -> float:
-    """Return the standard deviation of the logits over a video's frames, mean over videos."""
-    return float(np.mean([values.std() for values in logits]))

@@ -21,16 +21,15 @@ import torch
 from torch import nn
 
 from visp.data import VideoSource
+from visp.eval.agreement import agreement, spread_within_video
 from visp.eval.metrics import mean_defined
-from visp.eval.rank import agreement, spread_within_video
 from visp.pretrainer import ViSPPretrainer
 from visp.studies.cues import cues
 from visp.studies.fixed_scores import FrozenScores
 from visp.studies.identification import identify
 from visp.training import pretrain
-from visp.training.movement import FLAT, SAME_ORDER
+from visp.training.movement import FLAT, SAME_ORDER, scores
 from visp.training.standardize import StandardizedVideos, standardization
-from visp.utils.modes import evaluation_mode
 from visp.utils.noise import seeded
 
 Logits = Sequence[npt.NDArray[np.floating]]
@@ -297,8 +296,7 @@ def _identification_row(videos: Sequence[npt.NDArray[np.floating]], runs: Runs, 
 
 
 def _logits(summarizer: nn.Module, frames: Sequence[torch.Tensor]) -> Logits:
-    with evaluation_mode(summarizer), torch.no_grad():
-        return [summarizer(video).float().numpy() for video in frames]
+    return [values.numpy() for values in scores(summarizer, frames)]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,58 +1,35 @@
-"""The runs of a study in plain values: they name the folder of a run, find it again, and make it again.
+"""The runs of a study in plain values, which name the folder of a run and find it again.
 
 A run is a frozen object of plain values. Its key is a hash of them, of what its videos hold and of visp's version;
-paths do not count. ``run.json`` in its folder holds all of it, and :func:`repeat` makes the run again from that file.
+paths do not count. ``run.json`` in its folder holds all of it; :mod:`visp.studies.execution` makes runs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import json
-import multiprocessing
 import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import h5py
 import numpy as np
-import torch
-from torch import nn
-from tqdm import tqdm
 
 from visp._version import __version__
 from visp.data import VideoDataset, VideoSource, read_tvsum_mat, read_tvsum_tsv
 from visp.data.splits import Split
-from visp.eval import make_summary
-from visp.eval.metrics import mean_defined
 from visp.eval.protocols import Benchmark, Protocol
 from visp.evaluator import Evaluator
-from visp.factory import make_encoder, make_summarizer
 from visp.pretrainer import ViSPPretrainer
-from visp.pseudo_summary import PseudoSummaries, PseudoSummaryPretrainer
-from visp.registry import SAMPLERS
-from visp.regularizers import FixedSize
-from visp.studies.cross_validation import cross_validate
-from visp.studies.identification import identify
-from visp.training.pretrain import pretrain
-from visp.training.run_folder import digest, write_json
-from visp.training.standardize import standardization
-from visp.utils.files import locked, parse_json, read_text, replacing
-from visp.utils.modes import evaluation_mode
-from visp.utils.noise import seeded
-from visp.weights import load_weights
+from visp.training.run_folder import digest
+from visp.utils.files import parse_json, read_text
 
 USER_SUMMARY = "user_summary"
 """In place of a file of raw user scores: the users' summaries in the h5 file serve as their scores."""
 
 _PATHS = ("files", "user_scores")
-_IDENTIFICATION_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -102,7 +79,7 @@ class Pretraining:
         summarizer: Name, as :func:`visp.factory.make_summarizer` takes it.
         encoder: Name, as :func:`visp.factory.make_encoder` takes it.
         kind: ``"visp"``, or ``"pseudo-summaries"`` made of the labels of the videos (FSA, Section 4.4).
-        objective: Plain options of :class:`visp.ViSPPretrainer`; see :func:`objective_options`.
+        objective: Plain options of :class:`visp.ViSPPretrainer`; see :func:`visp.registry.objective_options`.
         training: Options of :func:`visp.pretrain`.
         seed: Of weights, noise and order.
     """
@@ -153,75 +130,10 @@ def key(run: Run) -> str:
     return digest([type(run).__name__, __version__, _without_paths(asdict(run))])[:20]
 
 
-def objective_options(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of :class:`visp.ViSPPretrainer` from plain values.
-
-    Args:
-        plain: The pretrainer's options that are text or numbers, and ``temperature`` of the sampler and ``size_weight``
-            for :class:`visp.FixedSize`.
-    """
-    chosen = dict(plain)
-    if (temperature := chosen.pop("temperature", None)) is not None:
-        chosen["sampler"] = SAMPLERS[chosen.get("sampler", "concrete")](temperature)
-    if (weight := chosen.pop("size_weight", None)) is not None:
-        chosen["size"] = FixedSize(weight)
-    return chosen
-
-
 def without_defaults(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out options that are the pretrainer's own defaults, so that saying them makes no other run."""
     defaults = inspect.signature(ViSPPretrainer).parameters
     return {name: value for name, value in plain.items() if name not in defaults or defaults[name].default != value}
-
-
-def carry_out(
-    runs: Sequence[Run], cache: Path, *, jobs: int = 1, progress: bool = True, description: str = "runs"
-) -> dict[str, dict[str, Any]]:
-    """Do the runs that are not done, each once, and return what each found, by its key.
-
-    Every run computes on one thread, so that what it finds does not depend on ``jobs``. A run that fails does not stop
-    the others; its error is raised when they have ended.
-
-    Args:
-        runs: The runs; those that fine-tune need their pretraining done.
-        cache: Folder of all runs, ``<cache>/<key>``.
-        jobs: Number of processes.
-        progress: Show a bar.
-        description: Of the bar.
-    """
-    wanted = {key(run): run for run in runs}
-    todo = {name: run for name, run in wanted.items() if not (cache / name / "result.json").exists()}
-    failed: list[ValueError] = []
-    with tqdm(total=len(wanted), initial=len(wanted) - len(todo), desc=description, disable=not progress) as bar:
-        for error in _work(todo, cache, jobs):
-            failed += [] if error is None else [error]
-            bar.update()
-    if failed:
-        raise failed[0]
-    return {name: _read_result(cache / name) for name in wanted}
-
-
-def repeat(path: str | os.PathLike[str], out: Path) -> dict[str, Any]:
-    """Make a run again, and the pretraining it starts from, from its ``run.json``.
-
-    Args:
-        path: The file.
-        out: Folder for the runs.
-
-    Returns:
-        What the run found, as in its ``result.json``.
-
-    Raises:
-        ValueError: If the file is not of a run, is of another version of visp, or its videos have changed.
-    """
-    run = read_run(path)
-    run.videos.check()
-    first = run.pretraining if isinstance(run, FoldRun) else None
-    out.mkdir(parents=True, exist_ok=True)
-    if first is not None:
-        first.videos.check()
-        carry_out([first], out, progress=False)
-    return carry_out([run], out, progress=False)[key(run)]
 
 
 def read_run(path: str | os.PathLike[str]) -> Run:
@@ -266,141 +178,10 @@ def evaluator_of(run: FoldRun, videos: VideoSource) -> Evaluator:
     return Evaluator(videos, protocol=run.protocol, benchmark=run.benchmark, user_scores=scores)
 
 
-class KnapsackSummaries(PseudoSummaries):
-    """Videos with the summary that Eq. 13 makes of their labels: the paper's FSA."""
-
-    def __init__(self, videos: VideoSource, share: float = 0.15) -> None:
-        super().__init__(videos, share)
-        for index, name in enumerate(videos.names):
-            record = videos.record(index)
-            if record.change_points is None or record.n_frames is None or record.picks is None:
-                raise ValueError(f"{name} has no change_points, n_frames and picks to make a pseudo-summary of")
-            assert record.gtscore is not None
-            summary = make_summary(record.gtscore, record.change_points, record.n_frames, record.picks, budget=share)
-            self.labels[index] = torch.as_tensor(summary.selection[record.picks], dtype=torch.float32)
-
-
-def _work(todo: Mapping[str, Run], cache: Path, jobs: int) -> Iterator[ValueError | None]:
-    """Do the runs, and yield None or the error of each as it ends."""
-    if jobs == 1 or len(todo) < 2:
-        with _one_thread():
-            for name, run in todo.items():
-                yield _carry_out(run, cache / name, cache)
-        return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker) as pool:
-        futures = [pool.submit(_carry_out, run, cache / name, cache) for name, run in todo.items()]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise ChildProcessError("a process of the study was ended from outside; run it again to resume") from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _carry_out(run: Run, folder: Path, cache: Path) -> ValueError | None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
-            declared = {"kind": type(run).__name__, "visp_version": __version__, "run": asdict(run)}
-            write_json(folder / "run.json", declared)
-            found = _pretrain(run, folder) if isinstance(run, Pretraining) else _fine_tune(run, folder, cache)
-            write_json(folder / "result.json", found)
-    except Exception as error:
-        return ValueError(f"{folder / 'run.json'}: {type(error).__name__}: {error}")
-    return None
-
-
-def _pretrain(run: Pretraining, folder: Path) -> dict[str, Any]:
-    videos = run.videos.open()
-    with seeded(run.seed):
-        summarizer = make_summarizer(run.summarizer, videos.feature_dim)
-        encoder = make_encoder(run.encoder, videos.feature_dim)
-    options: dict[str, Any] = {"seed": run.seed, "out_dir": folder / "run", "resume": True, "progress": False}
-    training = {"controls": False, **run.training}  # variants are the controls of each other
-    if run.kind == "visp":
-        pretrainer = ViSPPretrainer(summarizer, encoder, seed=run.seed, **objective_options(run.objective))
-        pretrain(pretrainer, videos, **training, **options)
-    else:
-        pretrain(PseudoSummaryPretrainer(summarizer), KnapsackSummaries(videos), **training, **options)
-    (folder / "run" / "checkpoint.pt").unlink(missing_ok=True)  # the run is done, and its weights are in weights.pt
-    logits = _logits(summarizer.cpu(), videos)
-    with replacing(folder / "logits.h5") as file, h5py.File(file, "w") as written:
-        for number, values in enumerate(logits):
-            written[str(number)] = values
-    steps = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    last = steps[-max(1, len(steps) // 10) :]
-    metrics = {
-        name: mean_defined([step[name] for step in last])
-        for name in ("info_nce", "mi_lower_bound", "keep_ratio")
-        if all(isinstance(step.get(name), float) for step in last)
-    }
-    change = standardization(videos)
-    frames = [change(videos[index]) for index in range(len(videos))]
-    scores = [torch.from_numpy(values) for values in logits]
-    with seeded(run.seed):
-        metrics["identification"] = identify(frames, scores, steps=_IDENTIFICATION_STEPS, seed=run.seed).info_nce
-    return {"num_videos": len(videos), "metrics": metrics}
-
-
-def _fine_tune(run: FoldRun, folder: Path, cache: Path) -> dict[str, Any]:
-    videos = run.videos.open()
-    evaluator = evaluator_of(run, videos)
-    start = None if run.pretraining is None else weights_of(run.pretraining, cache)
-
-    def make() -> nn.Module:
-        return make_summarizer(run.summarizer, videos.feature_dim)
-
-    with seeded(run.seed):
-        summarizer = make()
-    if start is not None:
-        load_weights(summarizer, start)
-    before = evaluator(summarizer, run.split.test)
-    options: dict[str, Any] = {"pretrained": start, "seed": run.seed, "out_dir": folder / "run", "progress": False}
-    result = cross_validate(make, videos, [run.split], evaluator=evaluator, **run.training, **options)
-    return {"before": before.to_json(), "fold": asdict(result.folds[0])}
-
-
-def _logits(summarizer: nn.Module, videos: VideoSource) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-    with evaluation_mode(summarizer), torch.no_grad():
-        return [summarizer(videos[index]).float().numpy() for index in range(len(videos))]
-
-
 def _without_paths(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_paths(each) for name, each in value.items() if name not in _PATHS}
     return value
-
-
-def _read_result(folder: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = parse_json(read_text(folder / "result.json"))
-    except ValueError as error:
-        raise ValueError(f"{folder / 'result.json'} is damaged; remove it to do the run again: {error}") from error
-    return found
 
 
 def _tuples(found: Mapping[str, Any]) -> dict[str, Any]:

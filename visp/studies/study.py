@@ -1,7 +1,8 @@
 """A study: variants of a method on the same videos, folds and seeds, and what came of them.
 
 A study says what is to be run; :func:`run_study` does it. Pretraining runs and folds are cached by content
-(:mod:`visp.studies.runs`): an interrupted study is resumed, and a variant that another study has run is not run again.
+(:mod:`visp.studies.execution`): an interrupted study is resumed, and a variant that another study has run is not run
+again.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ import numpy as np
 
 from visp._version import __version__
 from visp.data import Split, VideoDataset, make_splits, read_splits
+from visp.eval.agreement import agreement
 from visp.eval.metrics import Metric, mean_defined
 from visp.eval.protocols import Benchmark, Protocol, protocol_form
-from visp.eval.rank import agreement
 from visp.studies.cross_validation import CrossValidationOptions
+from visp.studies.execution import carry_out
 from visp.studies.results import CrossValidation, Fold
 from visp.studies.runs import (
     USER_SUMMARY,
     FoldRun,
     Pretraining,
     Videos,
-    carry_out,
     content_of_file,
     evaluator_of,
     key,
@@ -73,7 +74,7 @@ class Variant:
         name: In tables.
         kind: ``"visp"``; ``"pseudo-summaries"`` of the labels of the other labelled files (FSA, Section 4.4);
             ``"none"`` starts fine-tuning from untrained weights.
-        objective: Plain options of :class:`visp.ViSPPretrainer`; see :func:`visp.studies.runs.objective_options`.
+        objective: Plain options of :class:`visp.ViSPPretrainer`; see :func:`visp.registry.objective_options`.
         training: Options of :func:`visp.pretrain`.
         summarizer: Name of another summarizer.
         encoder: Name of another encoder.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from visp.summarizers.cnn import CNNSummarizer
 from visp.summarizers.layers import ExactLinear
 
@@ -18,6 +20,8 @@ class CSTA(CNNSummarizer):
     Raises:
         ValueError: If an option is out of its range.
     """
+
+    factory_name: ClassVar[str] = "csta"
 
     def __init__(self, feature_dim: int = 1024, *, width: int = 1024) -> None:
         super().__init__(feature_dim, width=width)

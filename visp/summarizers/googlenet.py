@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from visp.summarizers.cnn import CNNSummarizer
 
 
@@ -15,3 +17,5 @@ class GoogleNet(CNNSummarizer):
     Raises:
         ValueError: If an option is out of its range.
     """
+
+    factory_name: ClassVar[str] = "googlenet"

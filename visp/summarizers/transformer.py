@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,8 @@ class Transformer(Pretrained, nn.Module):
     Raises:
         ValueError: If an option is out of its range.
     """
+
+    factory_name: ClassVar[str] = "transformer"
 
     def __init__(self, feature_dim: int = 1024, *, width: int = 128, num_layers: int = 2, num_heads: int = 4) -> None:
         super().__init__()

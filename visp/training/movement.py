@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from visp.contracts import Objective
-from visp.eval.rank import agreement, spread_within_video
+from visp.eval.agreement import agreement, spread_within_video
 from visp.pretrainer import ViSPPretrainer
 from visp.training.collapse import CollapseWarning
 from visp.training.options import PretrainOptions
 from visp.training.run_state import RunState
 from visp.training.step import train_step
 from visp.utils.modes import evaluation_mode
+from visp.utils.noise import seeded
 
 FLAT = 0.05
 """Logits that spread by less within a video rank frames by differences that selection does not see."""
@@ -116,9 +117,8 @@ def reference(objective: Objective, videos: Sequence[Tensor], options: PretrainO
     def loss_of(batch: list[Any]) -> tuple[Tensor, Mapping[str, Tensor]]:
         return alone(batch).loss, {}
 
-    devices = [state.device.index or 0] if state.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices):
+        with seeded(options.seed, state.device):
             for _ in range(min(max(num_steps // 5, FEWEST_STEPS), 100)):
                 train_step(state, loss_of, list(videos), names, options, num_steps)
         return {"untrained": before, "size only": scores(summarizer, videos)}
@@ -129,9 +129,9 @@ def reference(objective: Objective, videos: Sequence[Tensor], options: PretrainO
                 value.copy_(start)
 
 
-def scores(summarizer: nn.Module, videos: Sequence[Tensor]) -> list[Tensor]:
-    """Return the logits (T_i,) of the videos, on the CPU."""
-    like = next(summarizer.parameters())
+def scores(summarizer: nn.Module, videos: Iterable[Tensor]) -> list[Tensor]:
+    """Return the logits (T_i,) of the videos in evaluation mode, in float32 and on the CPU."""
+    like = next(summarizer.parameters(), torch.empty(0))
     with evaluation_mode(summarizer), torch.no_grad():
         # A module may return a parameter itself, which training then moves.
         return [summarizer(video.to(like.device, like.dtype)).detach().float().cpu().clone() for video in videos]

@@ -13,11 +13,18 @@ from typing import Any
 
 from torch import Tensor
 
-from visp.inputs import Standardization, beside
+from visp.inputs import Standardization
 from visp.training.metrics_log import MetricsLog, summary_writer
 from visp.training.options import RunOptions
 from visp.utils.files import locked, replacing
-from visp.weights import CheckpointError, has_safetensors, load_state, save_safetensors, save_state
+from visp.weights import (
+    CheckpointError,
+    has_safetensors,
+    load_state,
+    save_safetensors,
+    save_standardization,
+    save_state,
+)
 
 _BEFORE_THE_FIRST_STEP = {"checkpoint.pt", "config.json", "metrics.jsonl"}
 
@@ -112,8 +119,7 @@ class RunFolder:
     def save_weights(self, state: Mapping[str, Tensor], change: Standardization | None) -> None:
         """Write the weights that the run ends with, and the standardization that the summarizer carries."""
         path = self.path / "weights.pt"
-        if change is not None:
-            save_state({name: value.cpu() for name, value in change._asdict().items()}, beside(path))
+        save_standardization(change, path)
         save_state(dict(state), path)
         if has_safetensors():
             config = json.dumps(self._config, default=str)

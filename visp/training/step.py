@@ -48,7 +48,7 @@ def train_step(
     dtype = AUTOCAST[options.precision]
     with torch.autocast(state.device.type, dtype=dtype, enabled=dtype is not None):
         try:
-            loss, logged = loss_of([_to(item, state) for item in batch])
+            loss, logged = loss_of([placed(item, state.parameters[0]) for item in batch])
         except FloatingPointError as error:  # of the objective's own, which knows neither step nor names
             hint = f"the weights are those before it. Its videos: {', '.join(names)}."
             raise FloatingPointError(f"step {state.step + 1}: {error}; {hint}") from error
@@ -71,13 +71,16 @@ def train_step(
     return {**metrics, **_count_skipped(state, values["norm"])} if scaler.is_enabled() else metrics
 
 
-def _to(item: Any, state: RunState) -> Any:
-    """Bring a tensor, or each of a tuple, to the device; frames and labels also to the type of the parameters."""
+def placed(item: Any, like: Tensor) -> Any:
+    """Bring an item of a dataset to where a parameter is; frames and labels also to its type.
+
+    Raises:
+        TypeError: If it is neither a tensor nor a tuple of tensors.
+    """
     if isinstance(item, tuple):
-        return tuple(_to(part, state) for part in item)
+        return tuple(placed(part, like) for part in item)
     item = check_item(item)
-    dtype = state.parameters[0].dtype if item.is_floating_point() else item.dtype
-    return item.to(state.device, dtype, non_blocking=True)
+    return item.to(like.device, like.dtype if item.is_floating_point() else item.dtype, non_blocking=True)
 
 
 def _read(values: Mapping[str, Tensor]) -> dict[str, float]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from visp.video.container import VideoError
 from visp.video.h264 import PPS, SPS, Framing, kind_of
-from visp.video.sound_copy import TICK
+from visp.video.timeline import TICK
 
 if TYPE_CHECKING:
     import av

@@ -13,9 +13,9 @@ from visp.video.decode import TimedFrame, VideoReader
 from visp.video.picture import LIMITED, drawn, orientation
 from visp.video.render import check_ending, opened_output
 from visp.video.sound import SoundReader, SoundWriter
+from visp.video.timeline import TICK
 
 _RATE, _LAYOUT = 48_000, "stereo"
-_TICK = Fraction(1, 90_000)
 
 
 def write_reel(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> float:
@@ -42,7 +42,7 @@ def write_reel(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[s
     with unfinished(target) as name, opened_output(name, target) as output:
         video: Any = output.add_stream("libx264", rate=Fraction(30))
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
-        video.codec_context.time_base = video.time_base = _TICK
+        video.codec_context.time_base = video.time_base = TICK
         video.codec_context.color_range = LIMITED
         video.options = {"crf": "20", "preset": "veryfast", "bf": "0"}  # frames of many lengths stay as long
         sound = SoundWriter(output, _RATE, _LAYOUT)
@@ -58,7 +58,7 @@ def write_reel(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[s
                         begin = timed.time
                         sound.begin(heard, begin)
                     frame = drawn(timed.frame, (width, height), _aspect(reader))
-                    frame.pts, frame.time_base = round((at + timed.time - begin) / _TICK), _TICK
+                    frame.pts, frame.time_base = round((at + timed.time - begin) / TICK), TICK
                     output.mux(video.encode(frame))
                     sound.write(until=at + end - begin)
                 at += end - (begin or 0.0)

@@ -20,7 +20,8 @@ from visp.video.container import choose_streams, iter_packets, open_container
 from visp.video.decode import VideoError, VideoReader, shown
 from visp.video.h264 import IDR, Framing, framing_of, kind_of
 from visp.video.render import FORMATS
-from visp.video.sound_copy import TICK, SoundCopy
+from visp.video.sound_copy import SoundCopy
+from visp.video.timeline import TICK
 
 if TYPE_CHECKING:
     import av

@@ -19,7 +19,7 @@ from visp.video.container import VideoError, shown
 from visp.video.decode import TimedFrame, VideoReader
 from visp.video.picture import LIMITED, drawn, drawn_matrix, orientation, upright_image
 from visp.video.sound import SoundReader, SoundWriter
-from visp.video.timeline import Timeline
+from visp.video.timeline import TICK, Timeline
 
 if TYPE_CHECKING:
     import av
@@ -150,7 +150,7 @@ class _Writer:
         first = next(self._frames)
         self._ahead: TimedFrame | None = first
         self._origin = first.time
-        ticks = Fraction(reader.stream.time_base or Fraction(1, 90_000))
+        ticks = Fraction(reader.stream.time_base or TICK)
         self._time_base = ticks / math.ceil(10_000 * ticks)
         self._video = self._video_stream(first.frame, regular)
         self._source = sound

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visp.video.container import OpenFile, choose_streams, iter_packets, open_container
-from visp.video.timeline import Timeline
+from visp.video.timeline import TICK, Timeline
 
 if TYPE_CHECKING:
     from av import Packet
     from av.audio.stream import AudioStream
 
-TICK = Fraction(1, 90_000)
 _STEP = 0.01
 """Seconds by which sound may be out of step so that its packets follow each other without a hole."""
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
+TICK = Fraction(1, 90_000)
+"""Seconds of a tick of what is written, and of a stream that names none."""
 LONGEST_HOLE = 600.0
 """Seconds without picture and sound, beyond which a hole is left out."""
 _RESTART = 0.5
@@ -108,7 +110,7 @@ class Timeline:
             self._rates = [
                 Fraction(r) for r in (chosen.video.average_rate, chosen.video.guessed_rate, chosen.video.base_rate) if r
             ]
-            self._tick = float(chosen.video.time_base or Fraction(1, 90_000))
+            self._tick = float(chosen.video.time_base or TICK)
             ends = self._scan(container, chosen, path)
             pictures = self._runs[chosen.video.index]
             self.joined = len(pictures)

@@ -103,11 +103,13 @@ def _made_with(options: argparse.Namespace, models: Models) -> dict[str, Any]:
 
 
 def _read_index(path: Path) -> dict[str, str]:
+    from visp.utils.files import parse_json, read_text
+
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        found = parse_json(read_text(path))
+    except ValueError as error:
         raise ValueError(f"{path}: not an index of summaries; remove it to make them again") from error
     return {str(name): str(digest) for name, digest in found.items()} if isinstance(found, dict) else {}
 

@@ -1,0 +1,216 @@
+"""How the runs of a study are made: each once, in one process or several, and again from ``run.json``."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from visp._version import __version__
+from visp.data import VideoSource
+from visp.eval import make_summary
+from visp.eval.metrics import mean_defined
+from visp.factory import make_encoder, make_summarizer
+from visp.pretrainer import ViSPPretrainer
+from visp.pseudo_summary import PseudoSummaries, PseudoSummaryPretrainer
+from visp.registry import objective_options
+from visp.studies.cross_validation import cross_validate
+from visp.studies.identification import identify
+from visp.studies.runs import FoldRun, Pretraining, Run, evaluator_of, key, read_run, weights_of
+from visp.training.movement import scores
+from visp.training.pretrain import pretrain
+from visp.training.run_folder import write_json
+from visp.training.standardize import standardization
+from visp.utils.files import locked, parse_json, read_text, replacing
+from visp.utils.noise import seeded
+from visp.weights import load_weights
+
+_IDENTIFICATION_STEPS = 20
+
+
+def carry_out(
+    runs: Sequence[Run], cache: Path, *, jobs: int = 1, progress: bool = True, description: str = "runs"
+) -> dict[str, dict[str, Any]]:
+    """Do the runs that are not done, each once, and return what each found, by its key.
+
+    Every run computes on one thread, so that what it finds does not depend on ``jobs``. A run that fails does not stop
+    the others; its error is raised when they have ended.
+
+    Args:
+        runs: The runs; those that fine-tune need their pretraining done.
+        cache: Folder of all runs, ``<cache>/<key>``.
+        jobs: Number of processes.
+        progress: Show a bar.
+        description: Of the bar.
+    """
+    wanted = {key(run): run for run in runs}
+    todo = {name: run for name, run in wanted.items() if not (cache / name / "result.json").exists()}
+    failed: list[ValueError] = []
+    with tqdm(total=len(wanted), initial=len(wanted) - len(todo), desc=description, disable=not progress) as bar:
+        for error in _work(todo, cache, jobs):
+            failed += [] if error is None else [error]
+            bar.update()
+    if failed:
+        raise failed[0]
+    return {name: _read_result(cache / name) for name in wanted}
+
+
+def repeat(path: str | os.PathLike[str], out: Path) -> dict[str, Any]:
+    """Make a run again, and the pretraining it starts from, from its ``run.json``.
+
+    Args:
+        path: The file.
+        out: Folder for the runs.
+
+    Returns:
+        What the run found, as in its ``result.json``.
+
+    Raises:
+        ValueError: If the file is not of a run, is of another version of visp, or its videos have changed.
+    """
+    run = read_run(path)
+    run.videos.check()
+    first = run.pretraining if isinstance(run, FoldRun) else None
+    out.mkdir(parents=True, exist_ok=True)
+    if first is not None:
+        first.videos.check()
+        carry_out([first], out, progress=False)
+    return carry_out([run], out, progress=False)[key(run)]
+
+
+class KnapsackSummaries(PseudoSummaries):
+    """Videos with the summary that Eq. 13 makes of their labels: the paper's FSA."""
+
+    def __init__(self, videos: VideoSource, share: float = 0.15) -> None:
+        super().__init__(videos, share)
+        for index, name in enumerate(videos.names):
+            record = videos.record(index)
+            if record.change_points is None or record.n_frames is None or record.picks is None:
+                raise ValueError(f"{name} has no change_points, n_frames and picks to make a pseudo-summary of")
+            assert record.gtscore is not None
+            summary = make_summary(record.gtscore, record.change_points, record.n_frames, record.picks, budget=share)
+            self.labels[index] = torch.as_tensor(summary.selection[record.picks], dtype=torch.float32)
+
+
+def _work(todo: Mapping[str, Run], cache: Path, jobs: int) -> Iterator[ValueError | None]:
+    """Do the runs, and yield None or the error of each as it ends."""
+    if jobs == 1 or len(todo) < 2:
+        with _one_thread():
+            for name, run in todo.items():
+                yield _carry_out(run, cache / name, cache)
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker) as pool:
+        futures = [pool.submit(_carry_out, run, cache / name, cache) for name, run in todo.items()]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError("a process of the study was ended from outside; run it again to resume") from error
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _carry_out(run: Run, folder: Path, cache: Path) -> ValueError | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            declared = {"kind": type(run).__name__, "visp_version": __version__, "run": asdict(run)}
+            write_json(folder / "run.json", declared)
+            found = _pretrain(run, folder) if isinstance(run, Pretraining) else _fine_tune(run, folder, cache)
+            write_json(folder / "result.json", found)
+    except Exception as error:
+        return ValueError(f"{folder / 'run.json'}: {type(error).__name__}: {error}")
+    return None
+
+
+def _pretrain(run: Pretraining, folder: Path) -> dict[str, Any]:
+    videos = run.videos.open()
+    with seeded(run.seed):
+        summarizer = make_summarizer(run.summarizer, videos.feature_dim)
+        encoder = make_encoder(run.encoder, videos.feature_dim)
+    options: dict[str, Any] = {"seed": run.seed, "out_dir": folder / "run", "resume": True, "progress": False}
+    training = {"controls": False, **run.training}  # variants are the controls of each other
+    if run.kind == "visp":
+        pretrainer = ViSPPretrainer(summarizer, encoder, seed=run.seed, **objective_options(run.objective))
+        pretrain(pretrainer, videos, **training, **options)
+    else:
+        pretrain(PseudoSummaryPretrainer(summarizer), KnapsackSummaries(videos), **training, **options)
+    (folder / "run" / "checkpoint.pt").unlink(missing_ok=True)  # the run is done, and its weights are in weights.pt
+    logits = scores(summarizer.cpu(), (videos[index] for index in range(len(videos))))
+    with replacing(folder / "logits.h5") as file, h5py.File(file, "w") as written:
+        for number, values in enumerate(logits):
+            written[str(number)] = values.numpy()
+    steps = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    last = steps[-max(1, len(steps) // 10) :]
+    metrics = {
+        name: mean_defined([step[name] for step in last])
+        for name in ("info_nce", "mi_lower_bound", "keep_ratio")
+        if all(isinstance(step.get(name), float) for step in last)
+    }
+    change = standardization(videos)
+    frames = [change(videos[index]) for index in range(len(videos))]
+    with seeded(run.seed):
+        metrics["identification"] = identify(frames, logits, steps=_IDENTIFICATION_STEPS, seed=run.seed).info_nce
+    return {"num_videos": len(videos), "metrics": metrics}
+
+
+def _fine_tune(run: FoldRun, folder: Path, cache: Path) -> dict[str, Any]:
+    videos = run.videos.open()
+    evaluator = evaluator_of(run, videos)
+    start = None if run.pretraining is None else weights_of(run.pretraining, cache)
+
+    def make() -> nn.Module:
+        return make_summarizer(run.summarizer, videos.feature_dim)
+
+    with seeded(run.seed):
+        summarizer = make()
+    if start is not None:
+        load_weights(summarizer, start)
+    before = evaluator(summarizer, run.split.test)
+    options: dict[str, Any] = {"pretrained": start, "seed": run.seed, "out_dir": folder / "run", "progress": False}
+    result = cross_validate(make, videos, [run.split], evaluator=evaluator, **run.training, **options)
+    return {"before": before.to_json(), "fold": asdict(result.folds[0])}
+
+
+def _read_result(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = parse_json(read_text(folder / "result.json"))
+    except ValueError as error:
+        raise ValueError(f"{folder / 'result.json'} is damaged; remove it to do the run again: {error}") from error
+    return found
