@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from visp.eval import segmentation
@@ -155,7 +155,14 @@ def limited_videos(draw: st.DrawFn) -> tuple[Array, dict[str, Any]]:
     }
 
 
+BLACK = (
+    np.zeros((3, 1)),
+    {"max_change_points": 2, "vmax": 0.0, "desc_rate": 1, "min_length": 1, "max_length": 2},
+)
+
+
 @settings(max_examples=300, deadline=None)
+@example(BLACK, 1)
 @given(limited_videos(), st.integers(1, 4))
 def test_limits_and_options_equal_brute_force(video: tuple[Array, dict[str, Any]], block: int) -> None:
     features, options = video

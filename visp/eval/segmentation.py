@@ -43,13 +43,14 @@ class Scatter(ABC):
         n_frames: N.
         starts: (R,) the starts in play, ascending.
         whole: Scatter of the video as one segment.
-        resolution: What a scatter may be off by from rounding.
+        resolution: What a scatter may be off by from rounding, above 0.
     """
 
     def __init__(self, squared_norms: FloatArray, whole: float, min_length: int, max_length: int) -> None:
         self.n_frames = len(squared_norms)
         self.whole = max(whole, 0.0)
-        self.resolution = 16 * float(np.finfo(np.float64).eps * squared_norms.sum())
+        rounding = np.finfo(np.float64)
+        self.resolution = max(16 * float(rounding.eps * squared_norms.sum()), float(rounding.tiny))
         self.min_length = min_length
         self.max_length = max_length
         self._squared_norms = squared_norms
