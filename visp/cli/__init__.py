@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except (OSError, ValueError, TypeError, FloatingPointError, ImportError) as error:
         message = str(error)
+        if isinstance(error, FileNotFoundError) and error.filename is not None:  # the system's own words
+            message = f"{error.filename}: no such file"
         if hasattr(options, "overwrite"):  # the library names its parameter
             message = message.replace("pass overwrite=True", "give --overwrite")
         print(f"visp {options.command}: {message}", file=sys.stderr)
