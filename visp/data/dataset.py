@@ -139,7 +139,8 @@ class VideoDataset(Dataset[Tensor]):
                 raise H5SchemaError(f"{path}: {key}: no 'features'")
             data = dataset(group, "features")
             features_shape(group)
-            rows = data[:: self.stride]
+            # Of chunks HDF5 picks rows one by one, which takes longer than reading all of them.
+            rows = data[:: self.stride] if data.chunks is None else data[:][:: self.stride].copy()
         return _tensor(rows, self.dtype, f"{path}: {key}/features")
 
     def record(self, index: int) -> VideoRecord:

@@ -24,6 +24,7 @@ from visp.training.run_state import RunState
 from visp.training.step import train_step
 from visp.utils.modes import evaluation_mode
 from visp.utils.noise import seeded
+from visp.utils.progress import Bar
 
 FLAT = 0.05
 """Logits that spread by less within a video rank frames by differences that selection does not see."""
@@ -119,11 +120,13 @@ def reference(objective: Objective, videos: Sequence[Tensor], options: PretrainO
 
     try:
         with seeded(options.seed, state.device):
-            for _ in range(min(max(num_steps // 5, FEWEST_STEPS), 100)):
+            steps = range(min(max(num_steps // 5, FEWEST_STEPS), 100))
+            hidden = not options.progress
+            for _ in Bar(iterable=steps, desc="size only", leave=False, disable=hidden, dynamic_ncols=True):
                 train_step(state, loss_of, list(videos), names, options, num_steps)
         return {"untrained": before, "size only": scores(summarizer, videos)}
     finally:
-        alone.zero_grad()  # the step that this is called in has done so already
+        alone.zero_grad()
         with torch.no_grad():
             for value, start in kept:
                 value.copy_(start)
