@@ -7,10 +7,13 @@ It is a forward pre-hook on the summarizer, so that every call takes the feature
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+
+from visp.data.video import Video
 
 
 class Standardization(NamedTuple):
@@ -24,9 +27,11 @@ class Standardization(NamedTuple):
     mean: Tensor
     scale: Tensor
 
-    def __call__(self, frames: Tensor) -> Tensor:
-        """Return the standardized frames (T, d)."""
-        return (frames - self.mean.to(frames)) / self.scale.to(frames)
+    def __call__(self, video: Any) -> Any:
+        """Return the frames (T, d), or a video with them, standardized."""
+        if isinstance(video, Video):
+            return replace(video, frames=self(video.frames))
+        return (video - self.mean.to(video)) / self.scale.to(video)
 
 
 class _StandardizeFirst:

@@ -22,7 +22,7 @@ def seconds_per_step(objective: nn.Module, items: Sequence[Any], batch_size: int
         items: The videos, or some of them.
         batch_size: Number of videos of a step.
     """
-    from visp.training.step import placed
+    from visp.contracts import placed
 
     like = next(objective.parameters())
     batch = [placed(items[index], like) for index in range(min(len(items), batch_size, ENOUGH_VIDEOS))]

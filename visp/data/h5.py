@@ -14,7 +14,7 @@ import h5py
 
 from visp._version import __version__
 from visp.data.record import VideoRecord
-from visp.data.schema import GroupCheck, read_attributes, read_value
+from visp.data.schema import GroupCheck, read_attributes, read_numbers, read_value
 from visp.data.stored import MAX_NAME, H5SchemaError, holds, lookup, names_of, reading
 from visp.utils.files import check_input, check_outputs, one_line, replacing
 
@@ -30,7 +30,7 @@ __all__ = [
     "write_h5",
 ]
 
-_DATASETS = tuple(f.name for f in fields(VideoRecord) if f.name not in ("name", "provenance"))
+_DATASETS = tuple(f.name for f in fields(VideoRecord) if f.name not in ("name", "provenance", "side"))
 
 
 @dataclass(frozen=True)
@@ -219,8 +219,12 @@ def group_of(file: h5py.File, key: str) -> h5py.Group:
     return item
 
 
-def record_from_group(group: h5py.Group) -> VideoRecord:
+def record_from_group(group: h5py.Group, side: Iterable[str] = ()) -> VideoRecord:
     """Read the video of an open group; ``read_record`` says what comes back.
+
+    Args:
+        group: The group.
+        side: Names of other arrays to read, where they are there.
 
     Raises:
         H5SchemaError: A value does not have the expected form or cannot be read; the message names file, group and key.
@@ -236,9 +240,14 @@ def record_from_group(group: h5py.Group) -> VideoRecord:
         for name in present:
             key = f"/{name}"
             values[name] = read_value(group, name)
+        others = {}
+        for name in side:
+            key = f"/{name}"
+            if name not in _DATASETS and holds(group, name):
+                others[name] = read_numbers(group, name)
     except H5SchemaError as error:
         raise H5SchemaError(f"{where}{key}: {error}") from error
-    return VideoRecord(name=(group.name or "").lstrip("/"), provenance=provenance, **values)
+    return VideoRecord(name=(group.name or "").lstrip("/"), provenance=provenance, side=others, **values)
 
 
 def listed(names: Iterable[str], limit: int = 5) -> str:
@@ -265,6 +274,10 @@ def _write_record(file: h5py.File, record: VideoRecord) -> None:
         value = getattr(record, key)
         if value is not None:
             group[key] = value
+    for key, value in record.side.items():
+        if key in _DATASETS or not key or "/" in key or key == ".":
+            raise ValueError(f"{record.name}: {key!r} cannot name a side input")
+        group[key] = value
 
 
 def natural_order(key: str) -> list[str | int]:

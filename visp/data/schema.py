@@ -212,6 +212,20 @@ def read_value(group: h5py.Group, key: str) -> Any:
         return _text(data)
 
 
+def read_numbers(group: h5py.Group, key: str) -> npt.NDArray[Any]:
+    """Read an array that the schema does not know, as stored.
+
+    Raises:
+        H5SchemaError: It holds no numbers, or cannot be read.
+    """
+    with reading():
+        data = dataset(group, key)
+        if problems := _not_numbers(data):
+            raise H5SchemaError(problems[0])
+        check_stored(data)
+        return np.asarray(data[()])
+
+
 def features_shape(group: h5py.Group) -> tuple[int, int]:
     """Return (T, d) of a group's features, whose values are stored but left unread.
 

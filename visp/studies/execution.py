@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from visp._version import __version__
 from visp.data import VideoSource
+from visp.data.video import frames_of_batch
 from visp.eval import make_summary
 from visp.eval.metrics import mean_defined
 from visp.factory import make_encoder, make_summarizer
@@ -184,7 +185,7 @@ def _pretrain(run: Pretraining, folder: Path) -> dict[str, Any]:
         if all(isinstance(step.get(name), float) for step in last)
     }
     change = standardization(videos)
-    frames = [change(videos[index]) for index in range(len(videos))]
+    frames = frames_of_batch([change(videos[index]) for index in range(len(videos))])
     with seeded(run.seed):
         metrics["identification"] = identify(frames, logits, steps=_IDENTIFICATION_STEPS, seed=run.seed).info_nce
     return {"num_videos": len(videos), "metrics": metrics}

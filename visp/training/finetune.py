@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visp.contracts import score
 from visp.data import VideoSource
 from visp.data.splits import Split
+from visp.data.video import frames_of
 from visp.eval import Evaluation
 from visp.inputs import carried
 from visp.training.batches import Batches
@@ -58,7 +60,8 @@ def finetune(summarizer: nn.Module, dataset: VideoSource, split: Split, options:
     evaluator, ``evaluation.json``. A run that was killed resumes with ``resume=True``, as in :func:`visp.pretrain`.
 
     Args:
-        summarizer: Maps frames (T, d) to logits (T,); see :func:`visp.adapt_summarizer`.
+        summarizer: Maps frames (T, d), and side inputs where the dataset gives them, to logits (T,); see
+            :func:`visp.adapt_summarizer`.
         dataset: The videos, with ``gtscore`` (T,) in [0, 1] for those of ``split.train``.
         split: Names of the videos to train on, to validate on and to test on.
         options: As keyword arguments.
@@ -135,8 +138,8 @@ class _Loss:
 
     def __call__(self, batch: list[Any]) -> tuple[Tensor, Mapping[str, Tensor]]:
         losses = []
-        for frames, gtscore in batch:
-            logits = self.state.module(frames)
+        for video, gtscore in batch:
+            frames, logits = frames_of(video), score(self.state.module, video)
             if logits.shape != gtscore.shape:
                 raise ValueError(
                     f"the summarizer returned shape {tuple(logits.shape)} for frames {tuple(frames.shape)}, expected "

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visp.data import VideoSource
+from visp.data import Video, VideoSource
 from visp.prediction import segment_bounds
 
 
@@ -57,6 +57,6 @@ class LabelledSegments:
     def __len__(self) -> int:
         return len(self._bounds)
 
-    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, item: int) -> tuple[Tensor | Video, Tensor]:
         index, start, stop = self._bounds[item]
         return self.dataset[index][start:stop], self._gtscores[index][start:stop]
