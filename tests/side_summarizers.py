@@ -64,6 +64,19 @@ class TwoStream(nn.Module):
         return scores.squeeze(-1).sigmoid()
 
 
+class Reader(nn.Module):
+    """Takes frames and side inputs as visp gives them: first frames of shots, and sound."""
+
+    def __init__(self, feature_dim: int) -> None:
+        super().__init__()
+        self.see, self.hear = nn.Linear(feature_dim, 1), nn.Linear(AUDIO, 1)
+
+    def forward(self, frames: Tensor, side: Mapping[str, Tensor]) -> Tensor:
+        first = torch.zeros_like(frames[:, 0]).index_fill(0, side["change_points"][:, 0], 1.0)
+        logits: Tensor = self.see(frames).squeeze(-1) + self.hear(side["audio"]).squeeze(-1) + first
+        return logits
+
+
 def video_and_text(frames: Tensor, side: Mapping[str, Tensor]) -> dict[str, Tensor]:
     text = side["text"]
     return {

@@ -42,11 +42,11 @@ class _StandardizeFirst:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         frames = args[0] if args else None
-        if not isinstance(frames, Tensor) or frames.shape[1:] != self.change.mean.shape:
+        if not isinstance(frames, Tensor) or frames.ndim < 2 or frames.shape[-1:] != self.change.mean.shape:
             came = tuple(frames.shape) if isinstance(frames, Tensor) else type(frames).__name__
             raise ValueError(
                 f"{type(module).__name__} standardizes its inputs: expected frames (T, "
-                f"{', '.join(map(str, self.change.mean.shape))}) as the first argument, got {came}"
+                f"{self.change.mean.numel()}) as the first argument, got {came}"
             )
         return (self.change(frames), *args[1:])
 

@@ -103,6 +103,14 @@ def add_data(parser: argparse.ArgumentParser, help_text: str) -> None:
     """Add the options that say which videos."""
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help=help_text)
     parser.add_argument("--stride", type=natural, default=1, metavar="K", help="take every K-th sampled frame")
+    parser.add_argument(
+        "--with",
+        dest="with_",
+        nargs="+",
+        default=(),
+        metavar="KEY[=KIND]",
+        help="arrays that a summarizer of your own reads beside the features: change_points, text, audio=frames",
+    )
     add_isolate(parser)
 
 
@@ -156,7 +164,7 @@ def open_videos(options: argparse.Namespace, *, index: str | None = None, say: b
     if options.isolate:
         check_isolated(options.data)
     validate: Literal["full", "shapes"] = "full" if index is None else "shapes"
-    dataset = VideoDataset(options.data, stride=options.stride, validate=validate, index=index)
+    dataset = VideoDataset(options.data, stride=options.stride, validate=validate, index=index, with_=options.with_)
     if say:
         print(
             f"{len(dataset)} videos, {sum(dataset.lengths)} frames ({min(dataset.lengths)} to {max(dataset.lengths)} "

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from visp.data.digest import combined, digest_of
-from visp.data.h5 import H5Contents, group_of, listed, open_h5, record_from_group, validate_h5
+from visp.data.h5 import H5Contents, dims, group_of, listed, open_h5, record_from_group, validate_h5
 from visp.data.index import DigestIndex, contents_of, shapes_of
 from visp.data.record import VideoRecord
-from visp.data.schema import dataset, features_shape, read_numbers, read_value
+from visp.data.schema import FEATURES_NDIM, dataset, features_shape, read_numbers, read_value
 from visp.data.side import SideInputs, With
 from visp.data.stored import H5SchemaError, holds, names_of, reading
 
@@ -63,6 +63,8 @@ class VideoSource(Protocol):
 
 class VideoDataset(Dataset[Any]):
     """The videos of one or several h5 files; item i is the features of video i, (T_i, d).
+
+    Features may be tokens of each frame, (T_i, L, d).
 
     Files are validated once, here, and then opened by each process when it first reads, so the dataset may be
     given to ``DataLoader`` workers, forked or spawned. A video is in memory only while it is used.
@@ -265,7 +267,7 @@ class InMemoryDataset(Dataset[Any]):
 
     Raises:
         ValueError: ``stride`` is less than 1, there is no record, two have one name, or features are not
-            (T, d) with T at least 1 and one d.
+            (T, d), or (T, L, d), with T at least 1 and one d.
     """
 
     def __init__(
@@ -283,15 +285,15 @@ class InMemoryDataset(Dataset[Any]):
             raise ValueError("no record was given")
         _refuse_duplicates([record.name for record in records], "records")
         for record in records:
-            if record.features.ndim != 2 or 0 in record.features.shape:
+            if record.features.ndim not in FEATURES_NDIM or 0 in record.features.shape:
                 raise ValueError(f"{record.name}: expected features (T, d), got shape {record.features.shape}")
         first = records[0]
-        self.feature_dim = first.features.shape[1]
+        self.feature_dim = first.features.shape[-1]
         for record in records:
-            if record.features.shape[1] != self.feature_dim:
+            if record.features.shape[1:] != first.features.shape[1:]:
                 raise ValueError(
-                    f"feature dimensions disagree: {first.name} has d = {self.feature_dim}, "
-                    f"{record.name} has d = {record.features.shape[1]}"
+                    f"feature dimensions disagree: {first.name} has {dims(first.features.shape[1:])}, "
+                    f"{record.name} has {dims(record.features.shape[1:])}"
                 )
         self.names = tuple(record.name for record in records)
         self.lengths = tuple(_length_after(stride, len(record.features)) for record in records)
@@ -374,10 +376,10 @@ def collate_videos(batch: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _refuse_other_dims(contents: Sequence[H5Contents]) -> None:
-    examples = {content.feature_dim: content.path for content in reversed(contents)}
+    examples = {content.feature_shape: content.path for content in reversed(contents)}
     if len(examples) > 1:
-        dims = ", ".join(f"{path} has d = {dim}" for dim, path in reversed(examples.items()))
-        raise H5SchemaError(f"feature dimensions disagree: {dims}")
+        said = ", ".join(f"{path} has {dims(shape)}" for shape, path in reversed(examples.items()))
+        raise H5SchemaError(f"feature dimensions disagree: {said}")
 
 
 def _warn_of_mixed_provenance(contents: Sequence[H5Contents]) -> None:

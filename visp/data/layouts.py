@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from visp.data.h5 import listed, natural_order, open_h5, record_from_group
 from visp.data.record import VideoRecord
-from visp.data.schema import dataset
+from visp.data.schema import FEATURES_NDIM, dataset
 from visp.data.stored import H5SchemaError, check_stored, holds, lookup, names_of, reading
 from visp.utils.files import one_line, parse_json, read_text
 
@@ -257,7 +257,10 @@ def _read(name: str, streams: Sequence[_Stream], labels: _Groups | None, apart: 
             lengths = ", ".join(str(len(each.features)) for each in records)
             warnings.warn(f"{name}: streams of {lengths} steps are cut to {length}", UserWarning, stacklevel=3)
         arrays = [each.features[:length].astype(np.float32) for each in records]
-        features = arrays[0] if apart else np.concatenate(arrays, axis=1)
+        if not apart and len({each.shape[1:-1] for each in arrays}) > 1:
+            shapes = ", ".join(str(each.shape) for each in arrays)
+            raise H5SchemaError(f"{name}: streams {shapes} cannot be joined along d; keep them apart")
+        features = arrays[0] if apart else np.concatenate(arrays, axis=-1)
         side = {**record.side, **dict(zip(apart, arrays[1:], strict=bool(apart)))}
         record = _cut(replace(record, features=features, side=side), length)
     if labels is None:
@@ -286,7 +289,7 @@ def _steps(
     shots: npt.NDArray[Any] | None = None,
 ) -> VideoRecord:
     """Return a video whose steps are its frames."""
-    if features.ndim != 2 or features.dtype.kind != "f" or 0 in features.shape:
+    if features.ndim not in FEATURES_NDIM or features.dtype.kind != "f" or 0 in features.shape:
         raise H5SchemaError(f"{where}: expected features (T, d) of floats, got {features.dtype} {features.shape}")
     users = users[None] if users is not None and users.ndim == 1 else users
     if (gtscore is not None and gtscore.ndim != 1) or (users is not None and users.ndim != 2):

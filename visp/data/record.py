@@ -19,7 +19,7 @@ class VideoRecord:
 
     Attributes:
         name: Group name in the h5 file, such as ``"video_1"``.
-        features: (T, d) float, one row per sampled frame.
+        features: (T, d) float, one row per sampled frame; or (T, L, d), L tokens of each.
         picks: (T,) int, the frame index of each row of ``features``.
         n_frames: Number of frames of the video.
         gtscore: (T,) float in [0, 1], the users' mean importance of each sampled frame.

@@ -23,7 +23,8 @@ class SideInputs:
     """Which arrays a video carries beside its frames, and what each is.
 
     Args:
-        with_: Their names, or a mapping of names to :data:`visp.data.video.Kind`.
+        with_: Their names, ``"text"`` or ``"audio=frames"``, or a mapping of names to
+            :data:`visp.data.video.Kind`.
 
     Attributes:
         kinds: By name.
@@ -33,10 +34,9 @@ class SideInputs:
     """
 
     def __init__(self, with_: With) -> None:
-        names = [with_] if isinstance(with_, str) else list(with_)
-        said: Mapping[str, Kind] = with_ if isinstance(with_, Mapping) else {}
-        self.kinds: dict[str, Kind] = {name: said.get(name, KNOWN.get(name, "whole")) for name in names}
-        self._said = {*said, *KNOWN}
+        said = with_ if isinstance(with_, Mapping) else _spelled([with_] if isinstance(with_, str) else with_)
+        self.kinds = {name: kind or KNOWN.get(name, "whole") for name, kind in said.items()}
+        self._said = {*(name for name, kind in said.items() if kind), *KNOWN}
         for name, kind in self.kinds.items():
             if kind not in get_args(Kind) or name == "features":
                 raise ValueError(
@@ -81,7 +81,10 @@ class SideInputs:
         """
         side: dict[str, Tensor] = {}
         for name, kind in self.kinds.items():
-            values = read(name)
+            try:
+                values = read(name)
+            except H5SchemaError as error:
+                raise H5SchemaError(f"{where}/{name}: {error}") from error
             try:
                 if values is None:
                     raise ValueError(f"no {name!r}")
@@ -118,6 +121,11 @@ def rows_of_shots(
     shown = picks[::stride]
     first, last = np.searchsorted(shown, shots[:, 0]), np.searchsorted(shown, shots[:, 1], side="right") - 1
     return np.stack([first, last], axis=1)[last >= first].astype(np.int64)
+
+
+def _spelled(with_: Sequence[str]) -> dict[str, Any]:
+    """Return the kind of each name, None where it is not said."""
+    return {name: kind or None for name, _, kind in (each.partition("=") for each in with_)}
 
 
 def _as_tensor(name: str, values: npt.NDArray[Any], dtype: torch.dtype) -> Tensor:
