@@ -850,6 +850,23 @@ def test_without_recomputation_activations_grow_with_the_frames() -> None:
     assert longer > 4 * 100 * 100 * 8
 
 
+def test_recomputation_embeds_the_windows_of_a_video_in_one_pass() -> None:
+    encoder, passes = AttentionPoolEncoder(4, embedding_dim=8), []
+    encode = encoder.encode_batch
+    encoder.encode_batch = lambda frames, lengths: passes.append(lengths) or encode(frames, lengths)  # type: ignore
+    kept, lean = (
+        ViSPPretrainer(LinearSummarizer(), encoder, contrast="windows", window=5, recompute=recompute, seed=0)
+        for recompute in (False, True)
+    )
+    videos = make_videos((20, 10))
+    expected = kept(videos).loss
+    passes.clear()
+    loss = lean(videos).loss
+
+    assert passes == [[5, 5, 5, 5], [5, 5], [5, 5, 5, 5], [5, 5]]  # the summaries, then the videos
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+
+
 # --- precision ----------------------------------------------------------------------------------------------
 
 

@@ -72,20 +72,23 @@ def embed_pieces(
         ValueError: If the encoder does not return one vector per piece, those of a video of one size.
         TypeError: If it returns something other than floating-point tensors.
     """
-    if isinstance(encoder, EncodesBatch) and not recompute:
+
+    def embed(videos: Sequence[Tensor], spans: Sequence[Sequence[Span]]) -> Tensor:  # (M, e)
         pieces = [frames[first:end] for frames, cuts in zip(videos, spans, strict=True) for first, end in cuts]
-        embeddings = encoder.encode_batch(torch.cat(pieces), [len(piece) for piece in pieces])  # (M, e)
+        lengths = [len(piece) for piece in pieces]
+        if isinstance(encoder, EncodesBatch):
+            return encoder.encode_batch(torch.cat(pieces), lengths)
+        embeddings = [run_encoder(encoder, piece) for piece in pieces]
+        check_embedding_lengths(lengths, embeddings, encoder)
+        return torch.stack(embeddings)
+
+    if isinstance(encoder, EncodesBatch) and not recompute:
+        embeddings = embed(videos, spans)
         return list(torch.split(at_least_float32(embeddings), [len(cuts) for cuts in spans]))
-
-    def embed_video(frames: Tensor, cuts: Sequence[Span]) -> list[Tensor]:
-        return [run_encoder(encoder, frames[first:end]) for first, end in cuts]
-
-    found: list[Tensor] = []
-    for frames, cuts in zip(videos, spans, strict=True):
-        pieces_of_video = _run(encoder, embed_video, recompute, frames, cuts)
-        check_embedding_lengths([end - first for first, end in cuts], pieces_of_video, encoder)
-        found.append(at_least_float32(torch.stack(pieces_of_video)))
-    return found
+    return [
+        at_least_float32(_run(encoder, embed, recompute, [frames], [cuts]))
+        for frames, cuts in zip(videos, spans, strict=True)
+    ]
 
 
 def _run(module: nn.Module, function: Callable[..., _Output], recompute: bool, *args: object) -> _Output:
