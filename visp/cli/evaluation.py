@@ -13,6 +13,7 @@ from visp.cli.options import (
     add_command,
     add_data,
     add_folder,
+    add_folds,
     add_options,
     add_summarizer,
     check_device,
@@ -85,7 +86,7 @@ def _fill_crossval(parser: argparse.ArgumentParser) -> None:
     add_data(parser, "h5 files with `gtscore` and what the protocol needs")
     add_summarizer(parser, device=False)
     _add_splits(parser)
-    parser.add_argument("--folds", type=int, default=5, metavar="K", help="folds to draw where there is no split file")
+    add_folds(parser)
     add_options(parser, CrossValidationOptions, leave_out=("weights", "resume", "tensorboard"))
     _add_protocol(parser)
     parser.add_argument(

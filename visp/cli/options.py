@@ -144,6 +144,22 @@ def add_folder(parser: argparse.ArgumentParser, command: str) -> None:
     parser.set_defaults(goes_on_with="--out {} --resume")
 
 
+def add_folds(parser: argparse.ArgumentParser) -> None:
+    """Add the number of folds to draw."""
+    parser.add_argument(
+        "--folds",
+        type=_folds,
+        default=5,
+        metavar="K",
+        help="folds to draw where there is no split file; leave-one-out for one of each video",
+    )
+
+
+def _folds(text: str) -> int | str:
+    """Parse a number of folds, or ``leave-one-out``."""
+    return text if text == "leave-one-out" else int(text)
+
+
 def natural(text: str) -> int:
     """Parse a whole number of at least 0."""
     number = int(text)

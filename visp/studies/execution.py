@@ -34,6 +34,7 @@ from visp.studies.runs import FoldRun, Pretraining, Run, evaluator_of, key, read
 from visp.training.movement import scores
 from visp.training.pretrain import pretrain
 from visp.training.run_folder import write_json
+from visp.training.segments import Segments
 from visp.training.standardize import standardization
 from visp.utils.files import locked, parse_json, read_text, replacing
 from visp.utils.noise import seeded
@@ -173,7 +174,8 @@ def _pretrain(run: Pretraining, folder: Path) -> dict[str, Any]:
     else:
         pretrain(PseudoSummaryPretrainer(summarizer), KnapsackSummaries(videos), **training, **options)
     (folder / "run" / "checkpoint.pt").unlink(missing_ok=True)  # the run is done, and its weights are in weights.pt
-    logits = scores(summarizer.cpu(), (videos[index] for index in range(len(videos))))
+    items: Any = Segments(videos, videos.names, videos.lengths, run.training.get("segment_length"))
+    logits = scores(summarizer.cpu(), (items[index] for index in range(len(items))))
     with replacing(folder / "logits.h5") as file, h5py.File(file, "w") as written:
         for number, values in enumerate(logits):
             written[str(number)] = values.numpy()
@@ -185,7 +187,7 @@ def _pretrain(run: Pretraining, folder: Path) -> dict[str, Any]:
         if all(isinstance(step.get(name), float) for step in last)
     }
     change = standardization(videos)
-    frames = frames_of_batch([change(videos[index]) for index in range(len(videos))])
+    frames = frames_of_batch([change(items[index]) for index in range(len(items))])
     with seeded(run.seed):
         metrics["identification"] = identify(frames, logits, steps=_IDENTIFICATION_STEPS, seed=run.seed).info_nce
     return {"num_videos": len(videos), "metrics": metrics}

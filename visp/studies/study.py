@@ -19,6 +19,7 @@ import numpy as np
 
 from visp._version import __version__
 from visp.data import Split, VideoDataset, make_splits, read_splits
+from visp.data.splits import Folds
 from visp.eval.agreement import agreement
 from visp.eval.metrics import Metric, mean_defined
 from visp.eval.protocols import Benchmark, Protocol, protocol_form
@@ -50,7 +51,7 @@ class Labelled:
         protocol: Of the rank correlation; see :mod:`visp.eval.protocols`.
         user_scores: File of TVSum's raw scores; ``"user_summary"`` takes the users' summaries for scores.
         splits: Split file; folds are drawn, with seed 0, where there is none.
-        folds: How many are drawn.
+        folds: How many are drawn, or ``"leave-one-out"``.
     """
 
     path: str
@@ -58,7 +59,7 @@ class Labelled:
     protocol: Protocol = "csta"
     user_scores: str | None = None
     splits: str | None = None
-    folds: int = 5
+    folds: Folds = 5
 
     @property
     def name(self) -> str:

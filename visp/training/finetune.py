@@ -21,11 +21,11 @@ from visp.eval import Evaluation
 from visp.inputs import carried
 from visp.training.batches import Batches
 from visp.training.devices import move
-from visp.training.labels import LabelledSegments
 from visp.training.loop import Run, Weights, execute
 from visp.training.options import FinetuneLoss, FinetuneOptions, Metric, takes
 from visp.training.run_folder import content_hash, digest, run_folder, write_json
 from visp.training.run_state import RunState
+from visp.training.segments import labelled_segments
 from visp.weights import load_weights, own_module, own_state_dict, state_hash
 
 
@@ -82,7 +82,7 @@ def finetune(summarizer: nn.Module, dataset: VideoSource, split: Split, options:
         raise ValueError(f"select={options.select!r} needs videos in split.{options.select}, and there are none")
     if options.evaluator is not None:
         options.evaluator.check([*judged, *split.test])
-    items = LabelledSegments(dataset, split.train, options.segment_length)
+    items = labelled_segments(dataset, split.train, options.segment_length)
     folder = run_folder(options)
     if options.weights is not None:
         load_weights(summarizer, options.weights)
