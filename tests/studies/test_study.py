@@ -302,4 +302,4 @@ def test_missing_files_are_named_with_where_the_field_has_them(
     assert "no such file: nowhere.h5" in said
     assert "eccv16_dataset_summe_google_pool5.h5" in said
     assert cli.main(["study", "scaling", "--out", str(tmp_path)]) == 2
-    assert "expected --summe, --tvsum or --pretrain-data" in capsys.readouterr().err
+    assert "expected --summe, --tvsum, --qfvs or --pretrain-data" in capsys.readouterr().err
