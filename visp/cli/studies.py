@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -246,11 +247,14 @@ def _run(
 ) -> None:
     from visp.studies.report import write_report
     from visp.studies.study import run_study
+    from visp.utils.distributed import launched
 
     study = _study(options, name, variants)
     if needs_labels and not study.labelled:
         raise ValueError(f"visp study {name} compares with labels: expected --summe, --tvsum or --qfvs; {_WHERE}")
     result = run_study(study, options.out, cache=options.cache, jobs=options.jobs)
+    if launched()[0] > 0:
+        return
     print(write_report(result, options.out, draw=draw, more=more(result), more_values=values(result)))
     print(f"\nwritten: {options.out}")
 
@@ -287,7 +291,10 @@ def _labelled(options: argparse.Namespace) -> tuple[Labelled, ...]:
     """Return the annotated videos; refuse files that are not there, and say which the field has."""
     from visp.studies.runs import USER_SUMMARY
     from visp.studies.study import Labelled
+    from visp.utils.distributed import launched
 
+    if options.out is None and launched()[1] > 1:
+        raise ValueError("--out is missing: the folder that the processes of torchrun share")
     options.out = options.out or default_folder(f"study-{options.study}")
     if options.corpus is not None:
         options.summe, options.tvsum = (_corpus(options, number) for number in (1, 2))
@@ -319,8 +326,11 @@ def _labelled(options: argparse.Namespace) -> tuple[Labelled, ...]:
 def _corpus(options: argparse.Namespace, number: int) -> str:
     """Write an embedded corpus into the folder of the study, if it is not there, and return its path."""
     from visp.data.synthetic import write_corpus
+    from visp.utils.distributed import launched
 
     path = Path(options.out, f"corpus_{number}.h5")
+    while launched()[0] > 0 and not path.exists():
+        time.sleep(0.1)  # the first process writes it
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_corpus(path, num_videos=options.corpus, seed=number)
