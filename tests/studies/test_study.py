@@ -211,24 +211,15 @@ def test_what_a_process_that_died_has_left_is_done_by_another(
     monkeypatch.setenv("RANK", "1")
     videos = Videos(files[:1], VideoDataset(files[0]).content_hash())
     runs = [Pretraining(videos, LINEAR, "attention", "visp", {}, {"epochs": 1}, seed) for seed in (0, 1)]
-    released = threading.Event()
-
-    def hold() -> None:
-        with locked(tmp_path / key(runs[0])):
-            released.wait()
-
-    (tmp_path / key(runs[0])).mkdir()
-    holder = threading.Thread(target=hold)
-    holder.start()
     found: list[dict[str, dict[str, Any]]] = []
     other = threading.Thread(target=lambda: found.append(carry_out(runs, tmp_path, progress=False)))
-    other.start()
-    while not (tmp_path / key(runs[1]) / "result.json").exists():
-        time.sleep(0.05)
-    assert not found  # it waits for the first run, which another process holds
-    released.set()
+    (tmp_path / key(runs[0])).mkdir()
+    with locked(tmp_path / key(runs[0])):  # as a process that does the first run
+        other.start()
+        while not (tmp_path / key(runs[1]) / "result.json").exists():
+            time.sleep(0.05)
+        assert not found
     other.join()
-    holder.join()
     assert found[0].keys() == {key(run) for run in runs}
 
 
