@@ -291,12 +291,12 @@ def test_the_folder_of_a_run_whose_first_step_failed_does_not_block_the_next(her
 
 
 def test_a_run_that_starts_from_weights_takes_features_as_they_are(here: Path, run_visp: Visp) -> None:
-    built_in = ["--summarizer", "csta", "--encoder", "toy_models:Mean", "--lr", "0"]
+    built_in = ["--summarizer", "csta", "--width", "64", "--encoder", "toy_models:Mean", "--lr", "0"]
     for more in (["--out", "first", "--seed", "1"], ["--out", "second", "--weights", "first/weights.pt"]):
         outcome = run_visp(*quick(*built_in, *more))
         assert outcome.code == 0, outcome.err
     first, second = (torch.load(here / run / "weights.pt", weights_only=True) for run in ("first", "second"))
-    for name, _ in visp.summarizers.CSTA(DIM).named_parameters():
+    for name, _ in visp.summarizers.CSTA(DIM, width=64).named_parameters():
         assert torch.equal(first[name], second[name]), name
     settings = [json.loads((here / run / "config.json").read_text())["standardize"] for run in ("first", "second")]
     assert settings == [True, False]
@@ -311,7 +311,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_recomputed_and_that_is_said(
     run_visp: Visp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("visp.training.memory.memory_of", lambda device: 2**20)
-    built_in = ["--summarizer", "csta", "--encoder", "toy_models:Mean"]
+    built_in = ["--summarizer", "csta", "--width", "64", "--encoder", "toy_models:Mean"]
     assert "are recomputed; recompute=False keeps them" in run_visp(*quick("--out", "run", *built_in)).err
     kept = run_visp(*quick("--out", "kept", *built_in, "--no-recompute"))
     assert kept.code == 0
@@ -390,7 +390,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_an_interrupt_ends_with_130_and_the_run_goes_on(here: Path, run_visp: Visp) -> None:
-    slow = ["pretrain", "--data", "data.h5", "--summarizer", "toy_models:Slow", "--out", "run"]
+    slow = ["pretrain", "--data", "data.h5", "--summarizer", "toy_models:Slow", "--no-controls", "--out", "run"]
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTIBLE, *slow, "--epochs", "1000"],
         cwd=here,
@@ -423,7 +423,7 @@ def test_csta_weights_load_into_the_plain_model(here: Path, run_visp: Visp) -> N
 @pytest.mark.skipif("VISP_TEST_DATA" not in os.environ, reason="VISP_TEST_DATA names no folder of h5 files")
 def test_one_epoch_on_real_features(here: Path, run_visp: Visp) -> None:
     files = sorted(Path(os.environ["VISP_TEST_DATA"]).glob("*.h5"))
-    options = ["--stride", "40", "--precision", "bf16", "--epochs", "1", "--out", "run"]
+    options = ["--stride", "40", "--width", "64", "--precision", "bf16", "--epochs", "1", "--out", "run"]
     outcome = run_visp("pretrain", "--data", *map(str, files), *options)
     assert outcome.code == 0, outcome.err
     metrics = json.loads((here / "run" / "metrics.jsonl").read_text())

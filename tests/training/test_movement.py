@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,34 @@ def test_a_resumed_run_compares_with_the_scores_before_its_first_step(videos: In
     _, resumed = run(videos, epochs=24, out_dir=tmp_path / "run", resume=True)
     written = json.loads((tmp_path / "run" / "movement.json").read_text())
     assert resumed.movement.untrained_order == written["untrained_order"] == expected.movement.untrained_order
+
+
+class Interrupts(Scorer):
+    """Sends Ctrl-C in the third training pass, which is one of the comparison's."""
+
+    passes = 0
+
+    def forward(self, frames: Tensor) -> Tensor:
+        self.passes += self.training
+        if self.passes == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().forward(frames)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@short
+def test_ctrl_c_ends_the_comparison_at_once_and_the_run_resumes(videos: InMemoryDataset, tmp_path: Path) -> None:
+    (straight, _) = run(videos)
+    with seeded(0):
+        summarizer, encoder = Interrupts(), AttentionPoolEncoder(64)
+    start = {name: value.clone() for name, value in summarizer.state_dict().items()}
+    objective = visp.ViSPPretrainer(summarizer, encoder, contrast="windows", seed=0)
+    with pytest.raises(KeyboardInterrupt):
+        visp.pretrain(objective, videos, epochs=20, batch_size=8, progress=False, out_dir=tmp_path / "run")
+    assert summarizer.passes == 3
+    assert_same(dict(summarizer.state_dict()), start)
+    resumed, _ = run(videos, out_dir=tmp_path / "run", resume=True)
+    assert_same(dict(resumed.state_dict()), dict(straight.state_dict()))
 
 
 def test_a_run_that_learns_is_not_warned_about(videos: InMemoryDataset) -> None:

@@ -44,6 +44,7 @@ class Run:
         finish: Puts the weights to keep into the module and returns them; the checkpoint holds those of the last step.
         wholes: The modules that their user sees as wholes; see :func:`visp.utils.modes.training_mode`.
         recorded: More for ``config.json``.
+        begin: Done before the first step of all.
         ended: Whether the run ends before the last epoch, asked before every step.
     """
 
@@ -58,6 +59,7 @@ class Run:
     finish: Callable[[], Weights]
     wholes: Sequence[nn.Module] = ()
     recorded: Mapping[str, Any] = field(default_factory=dict)
+    begin: Callable[[], None] = lambda: None
     ended: Callable[[], bool] = lambda: False
 
 
@@ -113,27 +115,28 @@ def execute(run: Run) -> dict[str, float]:
                 folder.start(state.step, config)
             if checkpoint is None:
                 save()
-        with _bar(run, num_steps) as bar:
-            interruption = Interruption(_agreement(state))
+        interruption = Interruption(_agreement(state))
+        with _bar(run, num_steps) as bar, interruption:
+            if state.step == 0:
+                run.begin()  # interrupted, it leaves the checkpoint that is there
             saved_at = time.monotonic()
             try:
-                with interruption:
-                    for names, batch in run.batches(state.step, num_steps):
-                        if run.ended():
-                            save()
-                            break
-                        with interruption.step(), seeded(run.batches.seed_of(state.step), state.device):
-                            values = train_step(state, run.loss_of, batch, names, options, num_steps)
-                            epoch = (state.step - 1) // run.batches.per_epoch + 1
-                            place = {"step": state.step, "epoch": epoch, "num_videos": len(names)}
-                            metrics = run.review({**place, **values})
-                            if folder is not None and writes:
-                                folder.log(metrics)
-                            bar.set_postfix(run.shown(metrics), refresh=False)
-                            bar.update()
-                        if state.step == num_steps or time.monotonic() - saved_at >= options.checkpoint_seconds:
-                            save()
-                            saved_at = time.monotonic()
+                for names, batch in run.batches(state.step, num_steps):
+                    if run.ended():
+                        save()
+                        break
+                    with interruption.step(), seeded(run.batches.seed_of(state.step), state.device):
+                        values = train_step(state, run.loss_of, batch, names, options, num_steps)
+                        epoch = (state.step - 1) // run.batches.per_epoch + 1
+                        place = {"step": state.step, "epoch": epoch, "num_videos": len(names)}
+                        metrics = run.review({**place, **values})
+                        if folder is not None and writes:
+                            folder.log(metrics)
+                        bar.set_postfix(run.shown(metrics), refresh=False)
+                        bar.update()
+                    if state.step == num_steps or time.monotonic() - saved_at >= options.checkpoint_seconds:
+                        save()
+                        saved_at = time.monotonic()
             except (KeyboardInterrupt, SystemExit):
                 if not interruption.torn:
                     save()

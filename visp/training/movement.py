@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from visp.contracts import Objective, placed, score
 from visp.data.video import Video
@@ -122,11 +123,12 @@ def reference(
 
     try:
         with seeded(options.seed, state.device):
-            for _ in range(min(max(num_steps // 5, FEWEST_STEPS), 100)):
+            steps = range(min(max(num_steps // 5, FEWEST_STEPS), 100))
+            for _ in tqdm(steps, "size only", leave=False, disable=not options.progress, dynamic_ncols=True):
                 train_step(state, loss_of, list(videos), names, options, num_steps)
         return {"untrained": before, "size only": scores(summarizer, videos)}
     finally:
-        alone.zero_grad()  # the step that this is called in has done so already
+        alone.zero_grad()
         with torch.no_grad():
             for value, start in kept:
                 value.copy_(start)

@@ -131,10 +131,12 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
     def loss_of(batch: list[Any]) -> tuple[Tensor, Mapping[str, Tensor]]:
         if plan is not None:
             plan.begun = True
-        if compared and state.step == 0:
-            state.extra = {"reference": reference(objective, compared, options, num_steps)}
         output = objective(batch)
         return output.loss, output._asdict()
+
+    def begin() -> None:
+        if compared:
+            state.extra = {"reference": reference(objective, compared, options, num_steps)}
 
     def review(metrics: dict[str, float]) -> dict[str, float]:
         if state.rank == 0 and "info_nce" in metrics:
@@ -173,6 +175,7 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
             "pretrainer_seed": objective.noise.seed if isinstance(objective, ViSPPretrainer) else None,
             "features": getattr(source, "provenance", {}),
         },
+        begin=begin,
         review=review,
         shown=_shown,
         finish=finish,
