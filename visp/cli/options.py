@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import reprlib
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from visp.data import VideoDataset
 
 Commands = Any  # argparse's type of a parser's subparsers is private
+
+_LARGEST_SCORES = 2**30
 
 FACTORY_HELP = "or package.module:factory, called as factory(feature_dim=...)"
 
@@ -244,3 +247,19 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
         for name, value in vars(options).items()
         if name not in ("command", "out", "resume", "run", "goes_on_with")
     }
+
+
+def read_scores(path: str) -> dict[str, list[float]]:
+    """Read a JSON object of scores by video."""
+    from visp.utils.files import parse_json, read_text, shown
+
+    try:
+        scores = parse_json(read_text(path, limit=_LARGEST_SCORES))
+    except ValueError as error:
+        raise ValueError(f"{shown(path)} is not JSON of scores: {error}") from error
+    if not isinstance(scores, dict):
+        raise ValueError(f"{shown(path)}: expected an object of scores by video, got a {type(scores).__name__}")
+    for name, values in scores.items():
+        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+            raise ValueError(f"{shown(path)}: expected a list of numbers for {name[:40]!r}, got {reprlib.repr(values)}")
+    return scores
