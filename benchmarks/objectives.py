@@ -47,7 +47,13 @@ CONTRASTS: dict[str, dict[str, Any]] = {
     "both, marginalization": {"contrast": "both", "gradient_flow": "marginalization"},
     "both, hard negatives": {"contrast": "both", "hard_negatives": True},
     "both, size 0.15": {"contrast": "both", "size": 0.15},
+    "both, size 0.5": {"contrast": "both", "size": 0.5},
+    "both, temperature 0.25": {"contrast": "both", "sampler": visp.ConcreteSampler(0.25)},
+    "both, temperature 1": {"contrast": "both", "sampler": visp.ConcreteSampler(1.0)},
+    "both, lr 3e-4": {"contrast": "both", "lr": 3e-4},
+    "both, lr 3e-3": {"contrast": "both", "lr": 3e-3},
 }
+"""Options of the objective, and the learning rate where it is not the default."""
 
 
 class Cell(NamedTuple):
@@ -97,9 +103,9 @@ def run(cell: Cell, data: Sequence[str], labels: Sequence[str]) -> dict[str, Any
     summarizer = make_summarizer(cell.summarizer, videos.feature_dim)
     standardized = StandardizedVideos(videos, standardization(videos))
     before = scores(summarizer, standardized)
-    pretrainer = visp.ViSPPretrainer(
-        summarizer, AttentionPoolEncoder(videos.feature_dim), seed=cell.seed, **CONTRASTS[cell.contrast]
-    )
+    options = dict(CONTRASTS[cell.contrast])
+    lr = options.pop("lr", 1e-3)
+    pretrainer = visp.ViSPPretrainer(summarizer, AttentionPoolEncoder(videos.feature_dim), seed=cell.seed, **options)
     started = time.monotonic()
     batches = -(-len(videos) // BATCH_SIZE)
     result = visp.pretrain(
@@ -107,8 +113,10 @@ def run(cell: Cell, data: Sequence[str], labels: Sequence[str]) -> dict[str, Any
         standardized,
         epochs=-(-cell.steps // batches),
         batch_size=BATCH_SIZE,
+        lr=lr,
         seed=cell.seed,
         progress=False,
+        controls=False,
     )
     after = scores(summarizer, standardized)
     taus = [agreement(after[index].numpy(), share) for index, share in shares.items()]

@@ -194,6 +194,7 @@ OPTION_SETS = [
     ],
     ["--encoder", "attention", "--precision", "fp16", "--no-standardize", "--recompute"],
     ["--schedule", "cosine", "--ema-decay", "0.9", "--bucket-by-length", "--index", "index.json"],
+    ["--segment-length", "3"],
 ]
 
 

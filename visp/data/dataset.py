@@ -153,7 +153,8 @@ class VideoDataset(Dataset[Any]):
                 raise H5SchemaError(f"{path}: {key}: no 'features'")
             data = dataset(group, "features")
             features_shape(group)
-            rows = data[:: self.stride]
+            # Of chunks HDF5 picks rows one by one, which takes longer than reading all of them.
+            rows = data[:: self.stride] if data.chunks is None else data[:][:: self.stride].copy()
             frames = _tensor(rows, self.dtype, f"{path}: {key}/features")
             if not self._side:
                 return frames
