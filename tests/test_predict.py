@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import visp
 from tests.builders import LinearSummarizer
 from tests.summarizer_shapes import D, PGLSUMShaped
+from visp.data import Video
 from visp.prediction import segment_bounds
 
 
@@ -122,3 +123,13 @@ class InPlaceLogits(nn.Module):
 def test_logits_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="frames 0 to 2 are not all finite"):
         visp.predict(lambda frames: torch.full((len(frames),), torch.nan), torch.zeros(3, 4))
+
+
+def test_a_module_that_takes_frames_and_side_inputs_needs_no_adapter() -> None:
+    class Own(nn.Module):
+        def forward(self, frames: Tensor, side: dict[str, Tensor]) -> Tensor:
+            logits: Tensor = frames[:, 0] * side["loudness"]
+            return logits
+
+    video = Video(torch.tensor([[1.0], [-2.0]]), {"loudness": torch.tensor([3.0, 1.0])}, {"loudness": "frames"})
+    assert visp.predict(Own(), video).tolist() == pytest.approx(sigmoid([3, -2]))

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from visp.contracts import check_module, check_vector, class_name, describe_value, fits_frames
 from visp.layer_output import LayerOutput, find_layer_output
 
-ModuleInputs: TypeAlias = "Callable[[Tensor], Tensor | tuple[Any, ...] | Mapping[str, Any]]"
-Call: TypeAlias = "Callable[[Any, Tensor], Any]"
+Side: TypeAlias = Mapping[str, Tensor]
+"""Side inputs by name; see :class:`visp.data.Video`."""
+ModuleInputs: TypeAlias = "Callable[..., Tensor | tuple[Any, ...] | Mapping[str, Any]]"
+Call: TypeAlias = "Callable[..., Any]"
 Pool: TypeAlias = "Literal['mean', 'cls'] | Callable[[Tensor], Tensor]"
 
 PROBABILITY_MARGIN = 1e-6  # inverted probabilities stay this far from 0 and 1: logits within +-13.8
@@ -43,9 +45,12 @@ def adapt_summarizer(
     Args:
         module: the user's module.
         inputs: maps frames (T, d) to what the module takes: one tensor, a tuple (``*args``) or a dict
-            (``**kwargs``; a module that takes one dict gets ``(that_dict,)``). Default: the frames.
+            (``**kwargs``; a module that takes one dict gets ``(that_dict,)``). If two of its parameters have no
+            default, it is given ``(frames, side)``, the side inputs of the video by name
+            (:class:`visp.data.Video`). Default: the frames.
         call: runs the module instead, ``call(module, frames (T, d)) -> value``: for modules whose ``forward`` is not
-            what gives the scores, for an ``nn.ModuleDict`` of parts, and for padding that needs T.
+            what gives the scores, for an ``nn.ModuleDict`` of parts, and for padding that needs T. If three of its
+            parameters have no default, it is given ``(module, frames, side)``.
         output: maps the value at hand (the module's return value, or the output of ``logits_from``) to (T,). Axes of
             size 1 are dropped from what it returns. If two of its parameters have no default, it is given
             ``(value, frames)``. Default: the value itself, which must then be one tensor.
@@ -57,9 +62,10 @@ def adapt_summarizer(
             clamped to [1e-6, 1 - 1e-6]. No gradient passes where the clamp acts.
 
     Returns:
-        A module with ``forward(frames (T, d)) -> logits (T,)``. That forward raises ValueError where the
-        value is not (T,) or not a probability, TypeError where it is not floating point or ``inputs`` returns
-        something else, and RuntimeError where the named submodule does not run once, or once per window.
+        A module with ``forward(frames (T, d), side=None) -> logits (T,)``. That forward raises ValueError where
+        side inputs are wanted and there are none, or the value is not (T,) or not a probability, TypeError where it is
+        not floating point or ``inputs`` returns something else, and RuntimeError where the named submodule does not
+        run once, or once per window.
 
     Raises:
         TypeError: ``module`` is not an ``nn.Module``, or ``inputs``, ``call`` or ``output`` not callable.
@@ -143,12 +149,14 @@ def adapt_encoder(
 
     Raises:
         TypeError: ``module`` is not an ``nn.Module``, or ``inputs`` or ``call`` not callable.
-        ValueError: an unknown layer name or pool.
+        ValueError: an unknown layer name or pool, or ``inputs`` or ``call`` wants side inputs.
     """
     check_module("encoder", module)
     _require_callable(inputs=inputs, call=call)
     _refuse_together(inputs=inputs, call=call)
     hidden = _find_hidden(module, hidden_from)
+    if _takes_side(inputs, call):
+        raise ValueError("the encoder is given frames alone, for side inputs would give a video away")
     if pool not in ("mean", "cls") and not callable(pool):
         raise ValueError(f"pool must be 'mean', 'cls' or a callable from (L, h) to (e,), got {pool!r}")
     return AdaptedEncoder(module, hidden, pool, inputs, call)
@@ -174,27 +182,39 @@ class AdaptedSummarizer(nn.Module):
         self.inputs = inputs
         self.call = call
         self.output = output
-        self.output_takes_frames = output is not None and _takes_frames(output)
+        self.output_takes_frames = output is not None and _num_parameters(output) == 2
         self.logits = logits
         self.probabilities = probabilities
         self.hidden = hidden
+        self.takes_side = _takes_side(inputs, call)
         self.training = module.training
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Return the logits (T,) of the frames (T, d)."""
-        value, source = self._value(frames)
+    def forward(self, frames: Tensor, side: Side | None = None) -> Tensor:
+        """Return the logits (T,) of the frames (T, d) and what is beside them."""
+        value, source = self._value(frames, self._copied(side))
         if self.output is not None:
             value = self.output(value, frames) if self.output_takes_frames else self.output(value)
             source = f"output= on {source}"
         logits = _per_frame(value, len(frames), source)
         return _invert_sigmoid(logits, source) if self.probabilities else logits
 
-    def _value(self, frames: Tensor) -> tuple[Any, str]:
+    def _copied(self, side: Side | None) -> Side | None:
+        """Return a copy of the side inputs where ``inputs`` or ``call`` takes them."""
+        if not self.takes_side:
+            return None
+        if side is None:
+            raise ValueError(
+                f"{'inputs' if self.call is None else 'call'}= takes side inputs, and the video carries none: give a "
+                "visp.data.Video, or a dataset with with_="
+            )
+        return {name: value.clone() for name, value in side.items()}
+
+    def _value(self, frames: Tensor, side: Side | None) -> tuple[Any, str]:
         """Return what ``output`` is given, and where it comes from in words."""
         length = len(frames)
         if self.hidden is not None and self.head is not None:
             source = f"the head on {self.hidden.source(self.module)}"
-            hidden = _hidden(self.module, self.call, self.inputs, frames, self.hidden)
+            hidden = _hidden(self.module, self.call, self.inputs, frames, self.hidden, side)
             if len(hidden) != length:
                 raise ValueError(
                     f"{source} got hidden values {tuple(hidden.shape)}; expected (T, h), T = {length}. "
@@ -202,9 +222,9 @@ class AdaptedSummarizer(nn.Module):
                 )
             return self.head(hidden), source
         if self.logits is not None:
-            values = self.logits.caught(self.module, lambda: _run(self.module, self.call, self.inputs, frames))
+            values = self.logits.caught(self.module, lambda: _run(self.module, self.call, self.inputs, frames, side))
             return self.logits.joined(self.module, values, length), self.logits.source(self.module)
-        return _run(self.module, self.call, self.inputs, frames), class_name(self.module)
+        return _run(self.module, self.call, self.inputs, frames, side), class_name(self.module)
 
 
 class AdaptedEncoder(nn.Module):
@@ -233,17 +253,18 @@ class AdaptedEncoder(nn.Module):
         return check_vector(self.pool(hidden), source, "Return one vector from the pool")
 
 
-def _run(module: nn.Module, call: Call | None, inputs: ModuleInputs | None, frames: Tensor) -> Any:
+def _run(
+    module: nn.Module, call: Call | None, inputs: ModuleInputs | None, frames: Tensor, side: Side | None = None
+) -> Any:
     """Run the module on a copy of the frames: what it writes into its input must not reach anyone else."""
-    frames = frames.clone()
+    given: tuple[Any, ...] = (frames.clone(),) if side is None else (frames.clone(), side)
     if call is not None:
-        return call(module, frames)
-    args, kwargs = _arguments(inputs, frames)
+        return call(module, *given)
+    args, kwargs = _arguments(given[0] if inputs is None else inputs(*given))
     return module(*args, **kwargs)
 
 
-def _arguments(inputs: ModuleInputs | None, frames: Tensor) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    given = frames if inputs is None else inputs(frames)
+def _arguments(given: object) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     if isinstance(given, Tensor):
         return (given,), {}
     if isinstance(given, tuple):
@@ -256,15 +277,20 @@ def _arguments(inputs: ModuleInputs | None, frames: Tensor) -> tuple[tuple[Any, 
     )
 
 
-def _takes_frames(output: Callable[..., Tensor]) -> bool:
-    """Return whether ``output`` wants (value, frames): whether two of its positional parameters have no default."""
+def _takes_side(inputs: ModuleInputs | None, call: Call | None) -> bool:
+    """Return whether ``inputs`` wants (frames, side), or ``call`` (module, frames, side)."""
+    return _num_parameters(call) == 3 if call is not None else inputs is not None and _num_parameters(inputs) == 2
+
+
+def _num_parameters(function: Callable[..., Any]) -> int:
+    """Return how many positional parameters of a function have no default; 0 where it does not tell."""
     try:
-        called = output.forward if isinstance(output, nn.Module) else output
+        called = function.forward if isinstance(function, nn.Module) else function
         parameters = inspect.signature(called).parameters.values()
     except (TypeError, ValueError):  # some functions of torch tell no signature
-        return False
+        return 0
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(one.kind in positional and one.default is inspect.Parameter.empty for one in parameters) == 2
+    return sum(one.kind in positional and one.default is inspect.Parameter.empty for one in parameters)
 
 
 def _per_frame(value: object, length: int, source: str) -> Tensor:
@@ -281,10 +307,15 @@ def _per_frame(value: object, length: int, source: str) -> Tensor:
 
 
 def _hidden(
-    module: nn.Module, call: Call | None, inputs: ModuleInputs | None, frames: Tensor, layer: LayerOutput
+    module: nn.Module,
+    call: Call | None,
+    inputs: ModuleInputs | None,
+    frames: Tensor,
+    layer: LayerOutput,
+    side: Side | None = None,
 ) -> Tensor:
     """Run the module and return the layer's hidden values (L, h), without leading axes of size 1."""
-    values = layer.caught(module, lambda: _run(module, call, inputs, frames))
+    values = layer.caught(module, lambda: _run(module, call, inputs, frames, side))
     value = layer.joined(module, values, len(frames), axis=-2)
     if not isinstance(value, Tensor) or value.ndim < 2 or any(size != 1 for size in value.shape[:-2]):
         part = f"; name the part, such as '{layer.name}[0]'" if isinstance(value, tuple | list | Mapping) else ""

@@ -5,6 +5,7 @@ Letters: T frames of one video, d feature dimension, N videos in a batch, e embe
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from typing_extensions import Protocol, runtime_checkable
+
+from visp.data.video import Video, frames_of
 
 SUMMARIZER_TEMPLATE = """\
 class MySummarizer(torch.nn.Module):
@@ -33,7 +36,11 @@ class ProbabilityWarning(UserWarning):
 
 @runtime_checkable
 class Summarizer(Protocol):
-    """Scores the frames of one video: ``frames (T, d) -> logits (T,)``, real numbers before any sigmoid."""
+    """Scores the frames of one video: ``frames (T, d) -> logits (T,)``, real numbers before any sigmoid.
+
+    Of videos that carry side inputs (:class:`visp.data.Video`), it is called with a second argument, the mapping of
+    their names to tensors.
+    """
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Return the logits (T,) of the frames (T, d)."""
@@ -174,18 +181,32 @@ def _all_finite(frames: Tensor) -> bool:
     return bool(torch.isfinite(frames.sum()) or torch.isfinite(frames).all())
 
 
-def check_item(item: object) -> Tensor:
-    """Return the frames of an item of a dataset: the item itself, or the first of a tuple.
+def check_item(item: object) -> Tensor | Video:
+    """Return the video of an item of a dataset: the item itself, or the first of a tuple.
 
     Raises:
-        TypeError: If they are no tensor.
+        TypeError: If it is no tensor, and no video with side inputs.
     """
-    frames = item[0] if isinstance(item, tuple) and item else item
-    if not isinstance(frames, Tensor):
+    video = item[0] if isinstance(item, tuple) and item else item
+    if not isinstance(video, Tensor | Video):
         raise TypeError(
-            f"expected items that are frames (T, d), a torch.Tensor, or tuples of tensors, got {class_name(frames)}"
+            f"expected items that are frames (T, d), a torch.Tensor, or tuples of tensors, got {class_name(video)}"
         )
-    return frames
+    return video
+
+
+def placed(item: Any, like: Tensor) -> Any:
+    """Bring an item of a dataset to where a parameter is; floating-point values also to its type.
+
+    Raises:
+        TypeError: If it is neither a tensor, nor a video with side inputs, nor a tuple of them.
+    """
+    if isinstance(item, tuple):
+        return tuple(placed(part, like) for part in item)
+    item = check_item(item)
+    if isinstance(item, Video):
+        return item.map(lambda value: placed(value, like))
+    return item.to(like.device, like.dtype if item.is_floating_point() else item.dtype, non_blocking=True)
 
 
 def check_batch_size(num_videos: int, *, least: int = 2, warn: bool = True, stacklevel: int = 1) -> None:
@@ -213,14 +234,34 @@ def check_batch_size(num_videos: int, *, least: int = 2, warn: bool = True, stac
         )
 
 
-def run_summarizer(summarizer: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
-    """Return the logits (T,) of the frames (T, ...), checked.
+def score(summarizer: Callable[..., Any], video: Tensor | Video) -> Any:
+    """Call a summarizer on the frames of a video, and on its side inputs where it carries some.
+
+    Raises:
+        TypeError: If it takes no side inputs, and there are some.
+    """
+    if isinstance(video, Tensor):
+        return summarizer(video)
+    function = summarizer.forward if isinstance(summarizer, nn.Module) else summarizer
+    try:
+        inspect.signature(function).bind(video.frames, video.side)
+    except TypeError:
+        raise TypeError(
+            f"{class_name(summarizer)} takes no side inputs, and the video carries {', '.join(video.side)}: give it a "
+            "forward(frames, side), or wrap it: visp.adapt_summarizer(module, inputs=lambda frames, side: ...)"
+        ) from None
+    return summarizer(video.frames, video.side)
+
+
+def run_summarizer(summarizer: Callable[..., Any], video: Tensor | Video) -> Tensor:
+    """Return the logits (T,) of the frames (T, ...) of a video, checked; its side inputs are given beside them.
 
     Raises:
         TypeError, ValueError: As in `check_logits`, or the summarizer wrote into the frames.
         RuntimeError: Those of the summarizer; with the widths in the message where d is not what its first layer takes.
     """
-    return check_logits(_run(summarizer, summarizer, frames), frames, summarizer)
+    frames: Tensor = frames_of(video)
+    return check_logits(_run(summarizer, lambda _: score(summarizer, video), frames), frames, summarizer)
 
 
 def run_encoder(encoder: VideoEncoder | EncodesVideo, frames: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class AttentionPoolEncoder(nn.Module):
         """Embed one video.
 
         Args:
-            frames: (T, d) features, T >= 1.
+            frames: (T, d) features, T >= 1, or tokens of each frame (T, M, d).
 
         Returns:
             (e,) embedding of norm sqrt(scale).
@@ -64,7 +64,8 @@ class AttentionPoolEncoder(nn.Module):
         """Embed several videos, or windows, whose frames follow each other; equal to one call for each.
 
         Args:
-            frames: (L, d) features of all videos.
+            frames: (L, d) features of all videos. Tokens of frames, (L, M, d), are attended to as frames are; the gate
+                of a frame has gated all of them.
             lengths: Number of frames T >= 1 of each; they add up to L.
 
         Returns:
@@ -75,6 +76,9 @@ class AttentionPoolEncoder(nn.Module):
         """
         if sum(lengths) != len(frames):
             raise ValueError(f"expected lengths that add up to {len(frames)} frames, got {sum(lengths)}")
+        if frames.ndim > 2:
+            tokens = math.prod(frames.shape[1:-1])
+            frames, lengths = frames.flatten(0, -2), [tokens * length for length in lengths]
         attended = self._attend(frames, lengths)  # (N, e)
         hidden = self.norm1(self.query + attended)
         hidden = self.norm2(hidden + self.feed_forward(hidden))

@@ -7,10 +7,13 @@ It is a forward pre-hook on the summarizer, so that every call takes the feature
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+
+from visp.data.video import Video
 
 
 class Standardization(NamedTuple):
@@ -24,9 +27,11 @@ class Standardization(NamedTuple):
     mean: Tensor
     scale: Tensor
 
-    def __call__(self, frames: Tensor) -> Tensor:
-        """Return the standardized frames (T, d)."""
-        return (frames - self.mean.to(frames)) / self.scale.to(frames)
+    def __call__(self, video: Any) -> Any:
+        """Return the frames (T, d), or a video with them, standardized."""
+        if isinstance(video, Video):
+            return replace(video, frames=self(video.frames))
+        return (video - self.mean.to(video)) / self.scale.to(video)
 
 
 class _StandardizeFirst:
@@ -37,11 +42,11 @@ class _StandardizeFirst:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         frames = args[0] if args else None
-        if not isinstance(frames, Tensor) or frames.shape[1:] != self.change.mean.shape:
+        if not isinstance(frames, Tensor) or frames.ndim < 2 or frames.shape[-1:] != self.change.mean.shape:
             came = tuple(frames.shape) if isinstance(frames, Tensor) else type(frames).__name__
             raise ValueError(
                 f"{type(module).__name__} standardizes its inputs: expected frames (T, "
-                f"{', '.join(map(str, self.change.mean.shape))}) as the first argument, got {came}"
+                f"{self.change.mean.numel()}) as the first argument, got {came}"
             )
         return (self.change(frames), *args[1:])
 

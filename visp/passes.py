@@ -19,17 +19,18 @@ from visp.contracts import (
     run_summarizer,
 )
 from visp.contrastive import Span, at_least_float32
+from visp.data.video import Video
 from visp.utils.recompute import recomputed
 
 _Output = TypeVar("_Output")
 
 
-def score_videos(summarizer: nn.Module, videos: Sequence[Tensor], *, recompute: bool = False) -> list[Tensor]:
+def score_videos(summarizer: nn.Module, videos: Sequence[Tensor | Video], *, recompute: bool = False) -> list[Tensor]:
     """Score the frames of every video, Eq. 7.
 
     Args:
         summarizer: Maps frames (T, ...) to logits (T,), or scores batches (:class:`visp.contracts.ScoresBatch`).
-        videos: (T_i, ...) frames.
+        videos: (T_i, ...) frames, or videos that carry side inputs.
         recompute: Drop the activations of each video and compute them again in backward.
 
     Returns:
@@ -40,11 +41,12 @@ def score_videos(summarizer: nn.Module, videos: Sequence[Tensor], *, recompute: 
         TypeError: If it returns something other than floating-point tensors.
         FloatingPointError: If logits on the CPU are not finite.
     """
-    if isinstance(summarizer, ScoresBatch) and not recompute:
-        lengths = [len(frames) for frames in videos]
-        logits = list(torch.split(summarizer.forward_batch(torch.cat(list(videos)), lengths), lengths))
+    plain = [video for video in videos if isinstance(video, Tensor)]
+    if isinstance(summarizer, ScoresBatch) and not recompute and len(plain) == len(videos):
+        lengths = [len(frames) for frames in plain]
+        logits = list(torch.split(summarizer.forward_batch(torch.cat(plain), lengths), lengths))
     else:
-        logits = [_run(summarizer, partial(run_summarizer, summarizer), recompute, frames) for frames in videos]
+        logits = [_run(summarizer, partial(run_summarizer, summarizer), recompute, video) for video in videos]
     for index, alpha in enumerate(logits):
         if alpha.device.type == "cpu":  # on a GPU this would wait; a run sees its loss there
             check_finite_logits(alpha, index, summarizer)

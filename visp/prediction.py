@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from visp.contracts import run_summarizer
+from visp.contracts import placed, run_summarizer
+from visp.data.video import Video, frames_of
 from visp.utils.modes import evaluation_mode
 
 
 def predict(
-    summarizer: Callable[[Tensor], Tensor],
-    features: Tensor | npt.NDArray[np.floating],
+    summarizer: Callable[..., Any],
+    features: Tensor | Video | npt.NDArray[np.floating],
     segment_length: int | None = None,
     overlap: int = 0,
 ) -> npt.NDArray[np.float32]:
@@ -26,7 +28,7 @@ def predict(
 
     Args:
         summarizer: Maps frames (T, d) to logits (T,). A module is put into evaluation mode for the call.
-        features: (T, d) features of the video.
+        features: (T, d) features of the video, or a video that carries side inputs, which segments get their part of.
         segment_length: Largest number of frames in a pass; by default the whole video is one.
         overlap: Number of frames that neighbouring segments share, in [0, segment_length).
 
@@ -38,7 +40,8 @@ def predict(
             does not return one finite logit per frame, or writes into its input.
         TypeError: If what the summarizer returns is not a tensor or not floating point.
     """
-    frames = torch.as_tensor(features)
+    video = features if isinstance(features, Video) else torch.as_tensor(features)
+    frames: Tensor = frames_of(video)
     if frames.ndim < 2 or len(frames) == 0 or not frames.is_floating_point():
         raise ValueError(
             f"expected floating-point features (T, d) with T >= 1, got {frames.dtype} {tuple(frames.shape)}"
@@ -48,18 +51,22 @@ def predict(
     segments = list(_segments(len(frames), segment_length, overlap))
     parameter = next(summarizer.parameters(), None) if isinstance(summarizer, nn.Module) else None
     if parameter is not None:
-        frames = frames.to(parameter.device, parameter.dtype)
+        video = placed(video, parameter)
     total = torch.zeros(len(frames), dtype=torch.float64)
     count = torch.zeros(len(frames), dtype=torch.float64)
     with evaluation_mode(summarizer), torch.no_grad():
         for start, stop in segments:
-            logits = run_summarizer(summarizer, frames[start:stop].clone())
+            logits = run_summarizer(summarizer, _copy(video[start:stop]))
             if not torch.isfinite(logits).all():
                 raise ValueError(f"the summarizer's logits of frames {start} to {stop - 1} are not all finite")
             total[start:stop] += torch.sigmoid(logits.float()).double().cpu()
             count[start:stop] += 1
     scores: npt.NDArray[np.float32] = (total / count).numpy().astype(np.float32)
     return scores
+
+
+def _copy(video: Tensor | Video) -> Tensor | Video:
+    return video.clone() if isinstance(video, Tensor) else video.map(Tensor.clone)
 
 
 def segment_bounds(length: int, segment_length: int | None) -> list[tuple[int, int]]:

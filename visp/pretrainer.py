@@ -17,6 +17,7 @@ from visp.contracts import (
     warn_of_probabilities,
 )
 from visp.contrastive import Contrast, Similarity, Span, losses_of_pieces, recognition
+from visp.data.video import Video, frames_of_batch
 from visp.gradient_flow import GradientFlow
 from visp.passes import embed_pieces, score_videos
 from visp.registry import GRADIENT_FLOWS, SAMPLERS, SIMILARITIES, choose, choose_contrasts, describe
@@ -146,12 +147,13 @@ class ViSPPretrainer(nn.Module):
         alone = not self.contrasts or any(contrast.within_video for contrast in self.contrasts)
         return 1 if alone and not self.gradient_flow.needs_donors else 2
 
-    def forward(self, videos: Sequence[Tensor]) -> ViSPOutput:
+    def forward(self, videos: Sequence[Tensor | Video]) -> ViSPOutput:
         """Compute the loss of one batch; in training mode the noise and the multiplier of a size target step too.
 
         Args:
-            videos: N videos, each (T_i, ...) frames of any length with the same trailing axes. Of several
-                processes each brings at least one, and the batch is the union, lower ranks first.
+            videos: N videos, each (T_i, ...) frames of any length with the same trailing axes, alone or with side
+                inputs, which only the summarizer is given. Of several processes each brings at least one, and the
+                batch is the union, lower ranks first.
 
         Returns:
             The loss and what explains it.
@@ -159,10 +161,11 @@ class ViSPPretrainer(nn.Module):
         Raises:
             ValueError: If the batch or what a module returns does not fit; the message names which.
         """
+        given, videos = videos, frames_of_batch(videos)
         batch = self._union(videos)  # the videos of all processes
         donors = self._donors(videos, batch)
         numbers = range(batch.first, batch.first + len(videos))
-        logits = score_videos(self.summarizer, videos, recompute=self.recompute)  # (T_i,), Eq. 7
+        logits = score_videos(self.summarizer, given, recompute=self.recompute)  # (T_i,), Eq. 7
         selections = [  # (T_i,), Eq. 6
             self.sampler(alpha, self.noise.generator(Purpose.SELECTION, i))
             for i, alpha in zip(numbers, logits, strict=True)

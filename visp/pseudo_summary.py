@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from visp.contracts import check_module, run_summarizer
 from visp.contrastive import at_least_float32
 from visp.data.dataset import VideoSource
+from visp.data.video import Video
 
 
 class PseudoSummaryOutput(NamedTuple):
@@ -41,7 +42,7 @@ class PseudoSummaryPretrainer(nn.Module):
         check_module("summarizer", summarizer)
         self.summarizer = summarizer
 
-    def forward(self, videos: Sequence[tuple[Tensor, Tensor]]) -> PseudoSummaryOutput:
+    def forward(self, videos: Sequence[tuple[Tensor | Video, Tensor]]) -> PseudoSummaryOutput:
         """Compute the loss of one batch.
 
         Args:
@@ -58,7 +59,7 @@ class PseudoSummaryPretrainer(nn.Module):
             raise ValueError("a batch must hold at least 1 video, got 0")
         losses, kept = [], []
         for index, item in enumerate(videos):
-            if isinstance(item, Tensor) or len(item) != 2:
+            if not isinstance(item, tuple | list) or len(item) != 2:
                 raise TypeError(f"video {index} of the batch: expected frames (T, d) with their pseudo-summary (T,)")
             frames, labels = item
             if labels.shape != (len(frames),):
@@ -100,7 +101,7 @@ class PseudoSummaries:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor | Video, Tensor]:
         return self.videos[index], self.labels[index]
 
 

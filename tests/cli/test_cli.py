@@ -18,10 +18,11 @@ import torch
 from torch import nn
 
 import visp
+from tests.side_summarizers import sided_records
 from visp import cli
 from visp.cli.estimate import seconds_per_step
 from visp.cli.options import CommandParser
-from visp.data import VideoRecord, write_h5
+from visp.data import VideoRecord, make_splits, write_h5, write_splits
 from visp.data.synthetic import write_corpus
 from visp.factory import make_encoder, make_summarizer
 from visp.registry import SAMPLERS
@@ -196,6 +197,7 @@ OPTION_SETS = [
     ],
     ["--encoder", "attention", "--precision", "fp16", "--no-standardize", "--recompute"],
     ["--schedule", "cosine", "--ema-decay", "0.9", "--bucket-by-length", "--index", "index.json"],
+    ["--segment-length", "3"],
 ]
 
 
@@ -204,6 +206,26 @@ def test_options_run(here: Path, run_visp: Visp, options: list[str]) -> None:
     outcome = run_visp(*quick("--out", "run", *options))
     assert outcome.code == 0, outcome.err
     assert (here / "run" / "weights.pt").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_side_inputs_reach_a_summarizer_that_reads_them(here: Path, run_visp: Visp) -> None:
+    write_h5(here / "sided.h5", sided_records())
+    write_splits(here / "splits.json", make_splits([f"video_{i}" for i in range(1, 9)], folds=2))
+    labels = ["--splits", "splits.json", "--fold", "0", "--benchmark", "summe"]
+    read = ["--data", "sided.h5", "--with", "change_points", "audio=frames"]
+    model = ["--summarizer", "tests.side_summarizers:Reader"]
+    for command in (
+        ["pretrain", *read, *model, "--epochs", "2", "--out", "run"],
+        ["study", "controls", "run", "--identification-steps", "0"],
+        ["finetune", *read, *model, *labels, "--epochs", "1", "--out", "tuned"],
+        ["evaluate", *read, *model, *labels, "--weights", "tuned/weights.pt"],
+    ):
+        outcome = run_visp(*command)
+        assert outcome.code == 0, outcome.err
+    outcome = run_visp("pretrain", "--data", "sided.h5", "--with", "audio", *model)
+    assert outcome.code == 2
+    assert "audio: shape" in outcome.err
 
 
 def test_every_option_is_tried() -> None:
@@ -234,6 +256,7 @@ def test_every_option_is_tried() -> None:
         "--controls",
         "--no-controls",
         "--isolate",
+        "--with",
     }
     assert known - given == elsewhere
 

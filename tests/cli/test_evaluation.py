@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +217,24 @@ def test_bad_input_is_one_message(arguments: list[str], message: str, capsys: py
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith(f"visp {arguments[0]}: ")
+
+
+def test_highlights_are_judged_by_gtscore_or_by_ratings_of_clips(capsys: pytest.CaptureFixture[str]) -> None:
+    records = make_corpus(6, feature_dim=8, num_shots=20, shot_length=(1, 2))
+    perfect = {each.name: np.asarray(each.gtscore) + 1e-6 * np.arange(len(each.features)) for each in records}
+    Path("scores.json").write_text(json.dumps({name: scores.tolist() for name, scores in perfect.items()}))
+    data = ["highlights", "--data", "data.h5"]
+    assert cli.main([*data, "--scores", "scores.json", "--json", "found.json"]) == 0
+    assert json.loads(Path("found.json").read_text())["mean"][1] > 0.9
+    assert "mean over batches, as published" in capsys.readouterr().out
+    name, scores = next(iter(perfect.items()))
+    clip = int(scores.argmax())
+    query = {"vid": name, "duration": 2 * len(scores), "relevant_clip_ids": [clip], "saliency_scores": [[4, 4, 3]]}
+    Path("rated.jsonl").write_text(json.dumps(query))
+    assert cli.main([*data, "--ratings", "rated.jsonl", "--scores", "scores.json"]) == 0
+    assert "| mean over 1 queries | 1.0000 | 1.0000 | 1.0000 | 1.0000 | 0.6667 | 1.0000 |" in capsys.readouterr().out
+    assert finetune("--out", "run") == 0
+    assert cli.main([*data, "--weights", "run", "--segment-length", "9"]) == 0
+    write_h5("bare.h5", [replace(record, gtscore=None) for record in records])
+    assert cli.main(["highlights", "--data", "bare.h5", "--scores", "scores.json"]) == 2
+    assert "video_1 has no gtscore; give --ratings" in capsys.readouterr().err

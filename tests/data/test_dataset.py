@@ -311,7 +311,7 @@ def test_shapes_alone_give_the_same_videos(path: Path) -> None:
 @pytest.mark.parametrize(
     ("videos", "problem"),
     [
-        ({"a": np.ones((2, 3, 4), np.float32)}, r"a/features: expected \(T, d\) floats, got float32 \(2, 3, 4\)"),
+        ({"a": np.ones((2, 3, 4, 5), np.float32)}, r"a/features: expected \(T, d\) floats, got float32 \(2, 3, 4, 5\)"),
         ({"a": np.ones((0, 3), np.float32)}, r"a/features: expected \(T, d\) floats, got float32 \(0, 3\)"),
         ({"a": np.ones((2, 3), np.int64)}, r"a/features: expected \(T, d\) floats, got int64"),
         ({"a": np.ones((2, 3), "f4"), "b": np.ones((2, 4), "f4")}, "a/features has d = 3, but b/features has d = 4"),

@@ -75,7 +75,7 @@ def test_absent_fields_read_back_as_absent(tmp_path: Path) -> None:
     write_h5(tmp_path / "a.h5", [plain_record()])
     record = read_record(tmp_path / "a.h5", "video_1")
     for field in dataclasses.fields(VideoRecord):
-        if field.name not in ("name", "features", "provenance"):
+        if field.name not in ("name", "features", "provenance", "side"):
             assert getattr(record, field.name) is None
 
 

@@ -194,8 +194,8 @@ def test_what_is_missing_is_said_with_what_was_found(tmp_path: Path) -> None:
         list(read_layout(store))
     (record,) = read_layout(store, features_key="clip")
     assert record.features.shape == (4, 4)
-    with pytest.raises(H5SchemaError, match=r"expected features \(T, d\) of floats, got float64 \(3, 2, 5\)"):
-        list(read_layout(write(tmp_path / "tokens.h5", {"v": np.ones((3, 2, 5))})))
+    with pytest.raises(H5SchemaError, match=r"expected features \(T, d\) of floats, got float64 \(3, 2, 5, 1\)"):
+        list(read_layout(write(tmp_path / "tokens.h5", {"v": np.ones((3, 2, 5, 1))})))
 
 
 def test_qvhighlights_are_ratings_by_clip(tmp_path: Path) -> None:

@@ -251,3 +251,9 @@ def test_the_seed_decides_the_held_out_videos() -> None:
 def test_what_cannot_be_held_out_is_refused(split: Split, share: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         hold_out(split, share)
+
+
+def test_leave_one_out_tests_each_video_once() -> None:
+    folds = make_splits(["a", "b", "c"], folds="leave-one-out")
+    assert sorted(fold.test for fold in folds) == [("a",), ("b",), ("c",)]
+    assert all(len(fold.train) == 2 for fold in folds)

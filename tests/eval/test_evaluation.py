@@ -268,3 +268,14 @@ def test_warnings_name_the_video() -> None:
 def test_an_undefined_protocol_is_refused_before_any_video_is_read() -> None:
     with pytest.raises(ValueError, match="'otani' is not defined for 'summe'"):
         evaluate({"a": [1]}, {}, protocol="otani", benchmark="summe")
+
+
+def test_hour_long_videos_are_judged_by_correlation_alone() -> None:
+    gtscore = np.array([0.0, 0.5, 0.25, 1.0])
+    found = evaluate({"a": [1.0, 2.0, 3.0, 4.0]}, {"a": {"gtscore": gtscore}}, protocol="scores", benchmark="qfvs")
+    assert found.tau == pytest.approx(4 / 6)  # five pairs of six agree
+    assert math.isnan(found.f_score)
+    assert set(found.baselines) == {"constant", "random"}
+    assert "F-score" not in found.description
+    with pytest.raises(ValueError, match="the annotations lack gtscore"):
+        evaluate({"a": [1.0]}, {"a": {}}, protocol="scores", benchmark="qfvs")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from visp.eval.highlights import (
     average_precision,
     evaluate_highlights,
+    evaluate_rated,
     highlight_map,
     highlight_precision,
     hit_at_1,
@@ -101,3 +102,21 @@ def test_what_cannot_be_compared_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate_highlights(scores, truths)
+
+
+def test_queries_of_a_video_are_judged_by_its_scores_at_every_threshold() -> None:
+    queries = [("v", [[4, 2, 0], [0, 0, 0], [3, 3, 3]]), ("v", [[0], [2], [0]]), ("w", [[4], [0]])]
+    scores = {"v": [0.9, 0.1, 0.5], "w": [0.2, 0.7], "unasked": [1.0]}
+    found = evaluate_rated(scores, queries)
+    for place, least in enumerate(found.least):
+        hits = [hit_at_1(scores[video], ratings, least=least) for video, ratings in queries]
+        precisions = [highlight_map(scores[video], ratings, least=least) for video, ratings in queries]
+        assert found.mean[2 * place] == pytest.approx(np.mean(hits))
+        assert found.mean[2 * place + 1] == pytest.approx(np.nanmean(precisions))
+    assert list(found.queries) == ["1, v", "2, v", "3, w"]
+    assert 0 < found.random[0] < 1
+    assert "mean over 3 queries" in found.table()
+    with pytest.raises(ValueError, match="no scores of 1 videos that are asked for, such as x"):
+        evaluate_rated(scores, [("x", [[1]])])
+    with pytest.raises(ValueError, match="w: expected scores"):
+        evaluate_rated(scores, [("w", [[1]])])

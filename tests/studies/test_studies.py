@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from visp import cli
+from visp.data import VideoRecord, write_h5
 from visp.data.synthetic import make_corpus, write_corpus
 from visp.studies.ablation import ablation
 from visp.studies.diversity import DRAWS, diversity_of, draw_summaries
@@ -56,10 +57,43 @@ def test_each_command_runs_and_writes_its_report(
     assert json.loads((tmp_path / "study.json").read_text())["study"]["name"] == command[0]
 
 
+@pytest.mark.filterwarnings("ignore:a batch of")
+def test_long_videos_are_studied_in_segments_leaving_one_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Appendix .4 of the paper: pretraining, fine-tuning and scores by segment, without shots."""
+    corpus = make_corpus(4, feature_dim=8, num_shots=10, shot_length=(3, 5))
+    write_h5(tmp_path / "qfvs.h5", [VideoRecord(each.name, each.features, gtscore=each.gtscore) for each in corpus])
+    out = tmp_path / "out"
+    data = [
+        "--qfvs",
+        str(tmp_path / "qfvs.h5"),
+        "--folds",
+        "leave-one-out",
+        "--segment-length",
+        "12",
+        "--out",
+        str(out),
+    ]
+    short = ["--summarizer", LINEAR, "--seeds", "1", "--epochs", "1", "--finetune-epochs", "1"]
+    assert cli.main(["study", "significance", *data, *short, "--out", str(out)]) == 0
+    table = (out / "table.md").read_text()
+    assert "no shots chosen; one fold for each video" in table
+    found = json.loads((out / "results.json").read_text())["variants"]["ViSP"]["files"]["qfvs"]["fine_tuned"]
+    assert [len(fold["evaluation"]["videos"]) for fold in found["folds"]] == [1, 1, 1, 1]
+    assert found["f_score"]["mean"] is None
+    assert isinstance(found["tau"]["mean"], float)
+    runs = [json.loads(path.read_text())["run"] for path in out.glob("runs/*/run.json")]
+    assert [run["training"]["segment_length"] for run in runs] == [12] * 9  # one pretraining, two times four folds
+    segments = sum(-(-len(each.features) // 12) for each in corpus)
+    (log,) = [path for path in out.glob("runs/*/run/config.json") if "num_videos" in path.read_text()]
+    assert json.loads(log.read_text())["num_videos"] == segments
+
+
 def test_a_study_that_needs_labels_says_so(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = ["--pretrain-data", str(place / "videos.h5"), "--out", str(tmp_path)]
     assert cli.main(["study", "diversity", *data]) == 2
-    assert "visp study diversity compares with labels: expected --summe or --tvsum" in capsys.readouterr().err
+    assert "visp study diversity compares with labels: expected --summe, --tvsum or --qfvs" in capsys.readouterr().err
 
 
 def test_the_ablation_is_table_3_with_the_contrasts() -> None:

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +23,12 @@ from visp.evaluator import Evaluator
 from visp.factory import make_encoder, make_summarizer
 from visp.registry import objective_options
 from visp.studies import execution
-from visp.studies.execution import KnapsackSummaries, repeat
+from visp.studies.execution import KnapsackSummaries, carry_out, repeat
 from visp.studies.report import markdown, write_report
-from visp.studies.runs import Run, key, read_run, weights_of
+from visp.studies.runs import Pretraining, Run, Videos, key, read_run, weights_of
 from visp.studies.study import Labelled, Study, StudyResult, Variant, run_study
 from visp.training.run_folder import write_json
+from visp.utils.files import locked
 from visp.utils.noise import seeded
 
 LINEAR = "tests.studies.few_models:Linear"
@@ -182,6 +184,45 @@ def test_two_processes_give_the_tables_of_one_and_so_does_a_study_that_was_kille
     assert tables(tmp_path / "killed") == expected
 
 
+def test_the_processes_of_torchrun_share_the_runs_and_give_the_tables_of_one(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = [*COMMAND, "--summe", files[0]]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "visp"]
+    two = [*torchrun, *study, "--out", str(tmp_path / "two")]
+    made = subprocess.run(two, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    assert cli.main([*study, "--out", str(tmp_path / "one")]) == 0
+    assert tables(tmp_path / "two") == tables(tmp_path / "one")
+    assert made.stdout.count("## After fine-tuning") == 1  # the first process alone writes and prints
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for more, message in (
+        ((), "--out is missing"),
+        (("--out", str(tmp_path / "one"), "--jobs", "2"), "exclude each other"),
+    ):
+        assert cli.main([*study, *more]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_what_a_process_that_died_has_left_is_done_by_another(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    videos = Videos(files[:1], VideoDataset(files[0]).content_hash())
+    runs = [Pretraining(videos, LINEAR, "attention", "visp", {}, {"epochs": 1}, seed) for seed in (0, 1)]
+    found: list[dict[str, dict[str, Any]]] = []
+    other = threading.Thread(target=lambda: found.append(carry_out(runs, tmp_path, progress=False)))
+    (tmp_path / key(runs[0])).mkdir()
+    with locked(tmp_path / key(runs[0])):  # as a process that does the first run
+        other.start()
+        while not (tmp_path / key(runs[1]) / "result.json").exists():
+            time.sleep(0.05)
+        assert not found
+    other.join()
+    assert found[0].keys() == {key(run) for run in runs}
+
+
 def test_unseen_pretraining_leaves_the_test_videos_of_each_fold_out(files: tuple[str, str], tmp_path: Path) -> None:
     variants = (Variant("half", unseen=True, share=0.5), Variant("all"))
     study = study_of(files, variants=variants, seeds=(0,), unlabelled=files)
@@ -302,4 +343,4 @@ def test_missing_files_are_named_with_where_the_field_has_them(
     assert "no such file: nowhere.h5" in said
     assert "eccv16_dataset_summe_google_pool5.h5" in said
     assert cli.main(["study", "scaling", "--out", str(tmp_path)]) == 2
-    assert "expected --summe, --tvsum or --pretrain-data" in capsys.readouterr().err
+    assert "expected --summe, --tvsum, --qfvs or --pretrain-data" in capsys.readouterr().err

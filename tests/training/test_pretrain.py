@@ -24,6 +24,7 @@ from tests.builders import LENGTHS, LinearSummarizer, MeanEncoder, make_videos
 from visp.data import InMemoryDataset
 from visp.data.synthetic import make_corpus
 from visp.encoders import AttentionPoolEncoder
+from visp.prediction import segment_bounds
 from visp.training.collapse import CollapseWarning, CollapseWatch
 from visp.weights import CheckpointError, load_state, save_state
 
@@ -739,3 +740,19 @@ def test_resume_in_a_folder_without_a_checkpoint_leaves_its_files(tmp_path: Path
     with pytest.raises(CheckpointError, match=r"holds no checkpoint\.pt to resume from"):
         pretrain(linear_pretrainer(), videos(), out_dir=tmp_path, resume=True)
     assert contents(tmp_path) == before
+
+
+def test_segments_are_videos_of_their_own(tmp_path: Path) -> None:
+    found = []
+    whole = InMemoryDataset(make_corpus(8, feature_dim=4, num_shots=3, shot_length=(2, 3)))
+    videos = [whole[index] for index in range(len(whole))]
+    parts = [video[start:stop] for video in videos for start, stop in segment_bounds(len(video), 5)]
+    assert len(parts) > len(videos)
+    runs: list[tuple[Any, dict[str, Any]]] = [(whole, {"segment_length": 5, "out_dir": tmp_path}), (parts, {})]
+    for dataset, options in runs:
+        pretrainer = linear_pretrainer()
+        pretrain(pretrainer, dataset, **options)
+        found.append(pretrainer.state_dict())
+    assert_same(*found)
+    with pytest.raises(CheckpointError, match="num_videos"):
+        pretrain(linear_pretrainer(), whole, out_dir=tmp_path, resume=True)

@@ -100,14 +100,14 @@ def test_a_checkpoint_of_another_structure_is_one_line(tmp_path: Path, change: d
 
 
 class Dying(InMemoryDataset):
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Any:
         if torch.utils.data.get_worker_info() is not None:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__getitem__(index)
 
 
 class Refusing(InMemoryDataset):
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Any:
         if torch.utils.data.get_worker_info() is not None:
             raise OSError("a.h5: video_1 cannot be read")
         return super().__getitem__(index)

@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Sequence
 
 from visp._version import __version__
-from visp.cli import convert, demo, evaluation, export, info, pretrain, study, summarize, video
+from visp.cli import convert, demo, evaluation, export, highlights, info, pretrain, study, summarize, video
 from visp.cli.options import CommandParser
 
-_GROUPS = (convert, demo, pretrain, evaluation, video, summarize, study, export, info)
+_GROUPS = (convert, demo, pretrain, evaluation, highlights, video, summarize, study, export, info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

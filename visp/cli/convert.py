@@ -24,6 +24,10 @@ def add_commands(commands: Commands) -> None:
     add("--features-key", metavar="KEY", help="name of the features, where it is an unusual one")
     add("--truth", metavar="FILE", help="h5 file of labels, where they are apart")
     add("--split", metavar="FILE", help="JSON of train_keys, val_keys and test_keys: read only these videos")
+    add("--apart", action="store_true", help="keep streams after the first apart, under the names of their files")
+    add(
+        "--with", dest="with_", nargs="+", default=(), metavar="KEY", help="arrays of each video to keep as side inputs"
+    )
     add("--overwrite", action="store_true", help="replace an existing file")
 
 
@@ -32,7 +36,14 @@ def _convert(options: argparse.Namespace) -> None:
     from visp.utils.files import check_outputs
 
     check_outputs(options.out, overwrite=options.overwrite)
-    records = read_layout(options.paths, features_key=options.features_key, truth=options.truth, split=options.split)
+    records = read_layout(
+        options.paths,
+        features_key=options.features_key,
+        truth=options.truth,
+        split=options.split,
+        apart=options.apart,
+        with_=options.with_,
+    )
     source = ", ".join(Path(path).name for path in options.paths)
     write_h5(options.out, records, provenance={"converted_from": source}, overwrite=options.overwrite)
     found = validate_h5(options.out)

@@ -29,7 +29,8 @@ def seconds_per_step(
     """
     import torch
 
-    from visp.training.step import AUTOCAST, placed
+    from visp.contracts import placed
+    from visp.training.step import AUTOCAST
 
     like = next(objective.parameters())
     dtype = AUTOCAST[precision]

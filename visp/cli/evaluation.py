@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import reprlib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from visp.cli.options import (
     add_command,
     add_data,
     add_folder,
+    add_folds,
     add_options,
     add_summarizer,
     check_device,
@@ -26,14 +27,13 @@ from visp.cli.options import (
     natural,
     new_summarizer,
     open_videos,
+    read_scores,
     where_weights_are,
 )
 
 if TYPE_CHECKING:
     from visp.data import Split, VideoDataset
     from visp.evaluator import Evaluator
-
-_LARGEST_SCORES = 2**30
 
 
 def add_commands(commands: Commands) -> None:
@@ -86,7 +86,7 @@ def _fill_crossval(parser: argparse.ArgumentParser) -> None:
     add_data(parser, "h5 files with `gtscore` and what the protocol needs")
     add_summarizer(parser, device=False)
     _add_splits(parser)
-    parser.add_argument("--folds", type=int, default=5, metavar="K", help="folds to draw where there is no split file")
+    add_folds(parser)
     add_options(parser, CrossValidationOptions, leave_out=("weights", "resume", "tensorboard"))
     _add_protocol(parser)
     parser.add_argument(
@@ -170,7 +170,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     names = list(dataset.names) if options.fold is None else list(_fold(options, dataset).test)
     evaluator = _evaluator(options, dataset)
     if options.scores is not None:
-        scores = _read_scores(options.scores)
+        scores = read_scores(options.scores)
         missing = [name for name in names if name not in scores]
         if missing:
             raise ValueError(f"{options.scores} has no scores of {', '.join(missing)}")
@@ -216,7 +216,8 @@ def _crossval(options: argparse.Namespace) -> None:
         print("epochs were chosen on the test videos: the metrics are better than unseen videos would show")
     if other is not None:
         for metric in METRICS:
-            print(f"{metric}: {compare(other, result, metric)}")
+            if not math.isnan(result.mean(metric)):
+                print(f"{metric}: {compare(other, result, metric)}")
     print(f"video by video: {options.out / 'results.json'}")
 
 
@@ -249,18 +250,3 @@ def _evaluator(options: argparse.Namespace, dataset: VideoDataset) -> Evaluator:
         user_scores=user_scores,
         segment_length=options.segment_length,
     )
-
-
-def _read_scores(path: str) -> dict[str, list[float]]:
-    from visp.utils.files import parse_json, read_text, shown
-
-    try:
-        scores = parse_json(read_text(path, limit=_LARGEST_SCORES))
-    except ValueError as error:
-        raise ValueError(f"{shown(path)} is not JSON of scores: {error}") from error
-    if not isinstance(scores, dict):
-        raise ValueError(f"{shown(path)}: expected an object of scores by video, got a {type(scores).__name__}")
-    for name, values in scores.items():
-        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
-            raise ValueError(f"{shown(path)}: expected a list of numbers for {name[:40]!r}, got {reprlib.repr(values)}")
-    return scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import reprlib
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from visp.data import VideoDataset
 
 Commands = Any  # argparse's type of a parser's subparsers is private
+
+_LARGEST_SCORES = 2**30
 
 FACTORY_HELP = "or package.module:factory, called as factory(feature_dim=...)"
 
@@ -109,6 +112,14 @@ def add_data(parser: argparse.ArgumentParser, help_text: str) -> None:
     """Add the options that say which videos."""
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help=help_text)
     parser.add_argument("--stride", type=natural, default=1, metavar="K", help="take every K-th sampled frame")
+    parser.add_argument(
+        "--with",
+        dest="with_",
+        nargs="+",
+        default=(),
+        metavar="KEY[=KIND]",
+        help="arrays that a summarizer of your own reads beside the features: change_points, text, audio=frames",
+    )
     add_isolate(parser)
 
 
@@ -142,6 +153,22 @@ def add_folder(parser: argparse.ArgumentParser, command: str) -> None:
     parser.set_defaults(goes_on_with="--out {} --resume")
 
 
+def add_folds(parser: argparse.ArgumentParser) -> None:
+    """Add the number of folds to draw."""
+    parser.add_argument(
+        "--folds",
+        type=_folds,
+        default=5,
+        metavar="K",
+        help="folds to draw where there is no split file; leave-one-out for one of each video",
+    )
+
+
+def _folds(text: str) -> int | str:
+    """Parse a number of folds, or ``leave-one-out``."""
+    return text if text == "leave-one-out" else int(text)
+
+
 def natural(text: str) -> int:
     """Parse a whole number of at least 0."""
     number = int(text)
@@ -171,7 +198,7 @@ def open_videos(options: argparse.Namespace, *, index: str | None = None, say: b
     if options.isolate:
         check_isolated(options.data)
     validate: Literal["full", "shapes"] = "full" if index is None else "shapes"
-    dataset = VideoDataset(options.data, stride=options.stride, validate=validate, index=index)
+    dataset = VideoDataset(options.data, stride=options.stride, validate=validate, index=index, with_=options.with_)
     if say:
         print(
             f"{len(dataset)} videos, {sum(dataset.lengths)} frames ({min(dataset.lengths)} to {max(dataset.lengths)} "
@@ -235,3 +262,19 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
         for name, value in vars(options).items()
         if name not in ("command", "out", "resume", "run", "goes_on_with")
     }
+
+
+def read_scores(path: str) -> dict[str, list[float]]:
+    """Read a JSON object of scores by video."""
+    from visp.utils.files import parse_json, read_text, shown
+
+    try:
+        scores = parse_json(read_text(path, limit=_LARGEST_SCORES))
+    except ValueError as error:
+        raise ValueError(f"{shown(path)} is not JSON of scores: {error}") from error
+    if not isinstance(scores, dict):
+        raise ValueError(f"{shown(path)}: expected an object of scores by video, got a {type(scores).__name__}")
+    for name, values in scores.items():
+        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+            raise ValueError(f"{shown(path)}: expected a list of numbers for {name[:40]!r}, got {reprlib.repr(values)}")
+    return scores

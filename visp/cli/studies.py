@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visp.cli.options import FACTORY_HELP, Commands, add_command, default_folder, natural
+from visp.cli.options import FACTORY_HELP, Commands, add_command, add_folds, default_folder, natural
 
 if TYPE_CHECKING:
     from visp.studies.study import Labelled, Study, StudyResult, Variant
 
 _WHERE = (
     "the field's files are eccv16_dataset_summe_google_pool5.h5 and eccv16_dataset_tvsum_google_pool5.h5, which the "
-    "READMEs of vsumm-reinforce, PGL-SUM and CSTA link to, and ydata-anno.tsv of TVSum's own release for --user-scores"
+    "READMEs of vsumm-reinforce, PGL-SUM and CSTA link to, and ydata-anno.tsv of TVSum's own release for "
+    "--user-scores; for --qfvs a file of your own, with features and gtscore of the four UT Egocentric videos that "
+    "Sharghi et al. (QFVS, CVPR 2017) annotated, see docs/studies.md"
 )
 
 
@@ -41,10 +44,11 @@ def _fill(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("videos").add_argument
     add("--summe", metavar="FILE", help="annotated videos judged by SumMe's rules")
     add("--tvsum", metavar="FILE", help="annotated videos judged by TVSum's rules")
+    add("--qfvs", metavar="FILE", help="annotated hour-long videos, judged by the correlation with gtscore alone")
     add("--user-scores", metavar="FILE", help="TVSum's raw scores: ydata-anno.tsv or ydata-tvsum50.mat")
     add("--summe-splits", metavar="FILE", help="split file; folds are drawn if not given")
     add("--tvsum-splits", metavar="FILE", help="split file; folds are drawn if not given")
-    add("--folds", type=int, default=5, metavar="K", help="folds to draw where there is no split file")
+    add_folds(parser)
     add("--protocol", default="csta", choices=PROTOCOLS, help="rank correlation, see docs")
     add("--pretrain-data", nargs="+", default=(), metavar="FILE", help="pretrain on these, not on the annotated videos")
     add("--corpus", type=int, metavar="N", help="two embedded corpora of N videos each in place of files")
@@ -57,6 +61,13 @@ def _fill(parser: argparse.ArgumentParser) -> None:
     unset = argparse.SUPPRESS  # the library decides
     add("--epochs", type=int, default=unset, metavar="N", help="epochs of pretraining")
     add("--batch-size", type=int, default=unset, metavar="N", help="videos per step of pretraining")
+    add(
+        "--segment-length",
+        type=int,
+        default=unset,
+        metavar="T",
+        help="train on and score segments of at most that many frames, for hour-long videos; the paper's 5000 for QFVS",
+    )
     add("--lr", type=float, default=unset, metavar="X", help="learning rate of pretraining")
     add("--contrast", default=unset, help="of all variants that do not say it themselves")
     add("--size-target", type=float, default=unset, metavar="X", help="share to keep, likewise")
@@ -236,11 +247,14 @@ def _run(
 ) -> None:
     from visp.studies.report import write_report
     from visp.studies.study import run_study
+    from visp.utils.distributed import launched
 
     study = _study(options, name, variants)
     if needs_labels and not study.labelled:
-        raise ValueError(f"visp study {name} compares with labels: expected --summe or --tvsum; {_WHERE}")
+        raise ValueError(f"visp study {name} compares with labels: expected --summe, --tvsum or --qfvs; {_WHERE}")
     result = run_study(study, options.out, cache=options.cache, jobs=options.jobs)
+    if launched()[0] > 0:
+        return
     print(write_report(result, options.out, draw=draw, more=more(result), more_values=values(result)))
     print(f"\nwritten: {options.out}")
 
@@ -260,8 +274,14 @@ def _study(options: argparse.Namespace, name: str, variants: tuple[Variant, ...]
         options.summarizer,
         options.encoder,
         given(contrast="contrast", size_target="size"),
-        given(epochs="epochs", batch_size="batch_size", lr="lr", device="device"),
-        given(finetune_epochs="epochs", finetune_lr="lr", select="select", device="device"),
+        given(epochs="epochs", batch_size="batch_size", lr="lr", device="device", segment_length="segment_length"),
+        given(
+            finetune_epochs="epochs",
+            finetune_lr="lr",
+            select="select",
+            device="device",
+            segment_length="segment_length",
+        ),
         options.metric,
         options.stride,
     )
@@ -271,15 +291,26 @@ def _labelled(options: argparse.Namespace) -> tuple[Labelled, ...]:
     """Return the annotated videos; refuse files that are not there, and say which the field has."""
     from visp.studies.runs import USER_SUMMARY
     from visp.studies.study import Labelled
+    from visp.utils.distributed import launched
 
+    if options.out is None and launched()[1] > 1:
+        raise ValueError("--out is missing: the folder that the processes of torchrun share")
     options.out = options.out or default_folder(f"study-{options.study}")
     if options.corpus is not None:
         options.summe, options.tvsum = (_corpus(options, number) for number in (1, 2))
         options.user_scores = USER_SUMMARY
-    files = (options.summe, options.tvsum, options.summe_splits, options.tvsum_splits, *options.pretrain_data)
+    files = (
+        options.summe,
+        options.tvsum,
+        options.qfvs,
+        options.summe_splits,
+        options.tvsum_splits,
+        *options.pretrain_data,
+    )
     missing = [path for path in files if path is not None and not Path(path).exists()]
-    if missing or not (options.summe or options.tvsum or options.pretrain_data):
-        what = f"no such file: {', '.join(missing)}" if missing else "expected --summe, --tvsum or --pretrain-data"
+    if missing or not (options.summe or options.tvsum or options.qfvs or options.pretrain_data):
+        wanted = "expected --summe, --tvsum, --qfvs or --pretrain-data"
+        what = f"no such file: {', '.join(missing)}" if missing else wanted
         raise FileNotFoundError(f"{what}; {_WHERE}; --corpus N takes embedded corpora instead")
     found = []
     if options.summe:
@@ -287,14 +318,19 @@ def _labelled(options: argparse.Namespace) -> tuple[Labelled, ...]:
     if options.tvsum:
         scores = options.user_scores
         found.append(Labelled(options.tvsum, "tvsum", options.protocol, scores, options.tvsum_splits, options.folds))
+    if options.qfvs:
+        found.append(Labelled(options.qfvs, "qfvs", "scores", folds=options.folds))
     return tuple(found)
 
 
 def _corpus(options: argparse.Namespace, number: int) -> str:
     """Write an embedded corpus into the folder of the study, if it is not there, and return its path."""
     from visp.data.synthetic import write_corpus
+    from visp.utils.distributed import launched
 
     path = Path(options.out, f"corpus_{number}.h5")
+    while launched()[0] > 0 and not path.exists():
+        time.sleep(0.1)  # the first process writes it
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_corpus(path, num_videos=options.corpus, seed=number)

@@ -64,7 +64,7 @@ def _controls(options: argparse.Namespace) -> None:
     check_outputs(options.json, inputs=inputs, overwrite=options.overwrite)
     if options.isolate:
         check_isolated(given["data"])
-    videos = VideoDataset(given["data"], stride=given.get("stride", 1))
+    videos = VideoDataset(given["data"], stride=given.get("stride", 1), with_=given.get("with_", ()))
     seed = int(config.get("seed", 0))
 
     def new_summarizer() -> nn.Module:

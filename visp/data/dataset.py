@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -19,11 +20,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from visp.data.digest import combined, digest_of
-from visp.data.h5 import H5Contents, group_of, listed, open_h5, record_from_group, validate_h5
+from visp.data.h5 import H5Contents, dims, group_of, listed, open_h5, record_from_group, validate_h5
 from visp.data.index import DigestIndex, contents_of, shapes_of
 from visp.data.record import VideoRecord
-from visp.data.schema import dataset, features_shape
-from visp.data.stored import H5SchemaError, holds, reading
+from visp.data.schema import FEATURES_NDIM, dataset, features_shape, read_numbers, read_value
+from visp.data.side import SideInputs, With
+from visp.data.stored import H5SchemaError, holds, names_of, reading
 
 OPEN_FILES = 64
 """Most files that a process keeps open; systems allow some hundreds."""
@@ -50,15 +52,19 @@ class VideoSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Tensor: ...
+    def __getitem__(self, index: int) -> Any:
+        """Return the frames (T, d) of one video, or a `Video` where it carries side inputs."""
+        ...
 
     def record(self, index: int) -> VideoRecord:
         """Return the whole record of one video."""
         ...
 
 
-class VideoDataset(Dataset[Tensor]):
+class VideoDataset(Dataset[Any]):
     """The videos of one or several h5 files; item i is the features of video i, (T_i, d).
+
+    Features may be tokens of each frame, (T_i, L, d).
 
     Files are validated once, here, and then opened by each process when it first reads, so the dataset may be
     given to ``DataLoader`` workers, forked or spawned. A video is in memory only while it is used.
@@ -73,6 +79,10 @@ class VideoDataset(Dataset[Tensor]):
             is read.
         index: A JSON file that keeps what was found; files that have not changed since are not opened again. Made if
             need be.
+        with_: Names of arrays that each video carries beside its features, which makes item i a
+            :class:`visp.data.Video`. ``change_points`` come as the first and last row of each shot and ``picks`` one
+            per row; of another array a mapping says what it is, ``{"audio": "frames"}`` or ``{"text": "whole"}``;
+            a name alone is of the whole video.
 
     Attributes:
         names: The group name of each video; ``file-stem/group`` with several files, or the whole path in
@@ -87,7 +97,7 @@ class VideoDataset(Dataset[Tensor]):
         H5SchemaError: Files break the schema, or their feature dimensions disagree.
         KeyError: One of ``keys`` names no video.
         ValueError: ``stride`` is less than 1, ``paths`` is empty, a file or a key is given twice, ``validate`` is
-            unknown, or ``index`` is a file of another kind.
+            unknown, ``index`` is a file of another kind, or ``with_`` names an unknown kind.
     """
 
     def __init__(
@@ -99,7 +109,9 @@ class VideoDataset(Dataset[Tensor]):
         dtype: torch.dtype = torch.float32,
         validate: Literal["full", "shapes"] = "full",
         index: str | os.PathLike[str] | None = None,
+        with_: With = (),
     ) -> None:
+        self._side = SideInputs(with_)
         if validate not in ("full", "shapes"):
             raise ValueError(f"validate must be 'full' or 'shapes', got {validate!r}")
         self.stride = _checked_stride(stride)
@@ -127,11 +139,13 @@ class VideoDataset(Dataset[Tensor]):
         self.lengths = tuple(_length_after(stride, content.lengths[key]) for content, key in videos.values())
         self._places = [(content.path, key) for content, key in videos.values()]
         self._handles: dict[int, dict[Path, h5py.File]] = {}
+        if self._side:
+            self._check_side()
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Any:
         path, key = self._places[_checked_index(index, len(self))]
         with _video_of(path, key):
             group = group_of(self._file(path), key)
@@ -141,7 +155,16 @@ class VideoDataset(Dataset[Tensor]):
             features_shape(group)
             # Of chunks HDF5 picks rows one by one, which takes longer than reading all of them.
             rows = data[:: self.stride] if data.chunks is None else data[:][:: self.stride].copy()
-        return _tensor(rows, self.dtype, f"{path}: {key}/features")
+            frames = _tensor(rows, self.dtype, f"{path}: {key}/features")
+            if not self._side:
+                return frames
+
+            def read(name: str) -> Any:
+                if not holds(group, name):
+                    return None
+                return read_value(group, name) if name in ("picks", "change_points") else read_numbers(group, name)
+
+            return self._side.beside(frames, len(data), read, self.stride, f"{path}: {key}")
 
     def record(self, index: int) -> VideoRecord:
         """Return the whole record of one video, strided, with features (T, d) in float32.
@@ -153,7 +176,7 @@ class VideoDataset(Dataset[Tensor]):
         """
         path, key = self._places[_checked_index(index, len(self))]
         with _video_of(path, key):
-            record = record_from_group(group_of(self._file(path), key))
+            record = record_from_group(group_of(self._file(path), key), self._side.kinds)
         _refuse_non_finite(torch.from_numpy(record.features), f"{path}: {key}/features")
         return record.every(self.stride)
 
@@ -166,17 +189,19 @@ class VideoDataset(Dataset[Tensor]):
     def content_hash(self) -> str:
         """Return a text that changes with names, features or labels of the videos, whatever ``stride`` and ``dtype``.
 
-        Whole files are read for it, once: with an ``index``, it keeps the hash of each video.
+        It changes with the side inputs of ``with_``, too. Whole files are read for it, once: with an ``index``, it
+        keeps the hash of each video.
         """
         with DigestIndex(self._index) as known:
             digests = []
             for path, key in self._places:
-                if (digest := known.get(path, key)) is None:
+                entry = "\n".join((key, *self._side.kinds))
+                if (digest := known.get(path, entry)) is None:
                     with _video_of(path, key):
-                        digest = digest_of(record_from_group(group_of(self._file(path), key)))
-                    known.put(path, key, digest)
+                        digest = digest_of(record_from_group(group_of(self._file(path), key), self._side.kinds))
+                    known.put(path, entry, digest)
                 digests.append(digest)
-        return combined(self.names, digests)
+        return combined(self.names, digests, self._side.kinds)
 
     def close(self) -> None:
         """Close this process's files; the next read opens them again."""
@@ -196,6 +221,21 @@ class VideoDataset(Dataset[Tensor]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handles": {}}
 
+    def _check_side(self) -> None:
+        """Refuse videos without a side input, or whose shape is not that of its kind; no values are read."""
+        for path, key in self._places:
+            with _video_of(path, key):
+                group = group_of(self._file(path), key)
+                for name in self._side.kinds:
+                    if not holds(group, name):
+                        raise H5SchemaError(f"{path}: {key}: no {name!r}; {listed(names_of(group))}")
+                    shape, length = tuple(dataset(group, name).shape), features_shape(group)[0]
+                    try:
+                        self._side.check(name, shape, length)
+                    except ValueError as error:
+                        raise H5SchemaError(f"{path}: {key}: {error}") from error
+        self.close()
+
     def _file(self, path: Path) -> h5py.File:
         pid = os.getpid()
         if pid not in self._handles:
@@ -210,13 +250,14 @@ class VideoDataset(Dataset[Tensor]):
         return file
 
 
-class InMemoryDataset(Dataset[Tensor]):
+class InMemoryDataset(Dataset[Any]):
     """Records in memory, with the interface of `VideoDataset`.
 
     Args:
         records: The videos.
         stride: Takes every ``stride``-th sampled frame.
         dtype: Type of the tensors.
+        with_: As in `VideoDataset`, of the records' ``side`` and of their own arrays.
 
     Attributes:
         names: The name of each record.
@@ -227,36 +268,55 @@ class InMemoryDataset(Dataset[Tensor]):
 
     Raises:
         ValueError: ``stride`` is less than 1, there is no record, two have one name, or features are not
-            (T, d) with T at least 1 and one d.
+            (T, d), or (T, L, d), with T at least 1 and one d.
     """
 
-    def __init__(self, records: Sequence[VideoRecord], *, stride: int = 1, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        records: Sequence[VideoRecord],
+        *,
+        stride: int = 1,
+        dtype: torch.dtype = torch.float32,
+        with_: With = (),
+    ) -> None:
+        self._side = SideInputs(with_)
         self.stride = _checked_stride(stride)
         self.dtype = dtype
         if not records:
             raise ValueError("no record was given")
         _refuse_duplicates([record.name for record in records], "records")
         for record in records:
-            if record.features.ndim != 2 or 0 in record.features.shape:
+            if record.features.ndim not in FEATURES_NDIM or 0 in record.features.shape:
                 raise ValueError(f"{record.name}: expected features (T, d), got shape {record.features.shape}")
         first = records[0]
-        self.feature_dim = first.features.shape[1]
+        self.feature_dim = first.features.shape[-1]
         for record in records:
-            if record.features.shape[1] != self.feature_dim:
+            if record.features.shape[1:] != first.features.shape[1:]:
                 raise ValueError(
-                    f"feature dimensions disagree: {first.name} has d = {self.feature_dim}, "
-                    f"{record.name} has d = {record.features.shape[1]}"
+                    f"feature dimensions disagree: {first.name} has {dims(first.features.shape[1:])}, "
+                    f"{record.name} has {dims(record.features.shape[1:])}"
                 )
         self.names = tuple(record.name for record in records)
         self.lengths = tuple(_length_after(stride, len(record.features)) for record in records)
         self._records = tuple(records)
+        if self._side:
+            for index in range(len(self)):
+                self[index]
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Any:
         record = self._records[_checked_index(index, len(self))]
-        return _tensor(record.features[:: self.stride].copy(), self.dtype, f"{record.name}: features")
+        frames = _tensor(record.features[:: self.stride].copy(), self.dtype, f"{record.name}: features")
+        if not self._side:
+            return frames
+
+        def read(name: str) -> Any:
+            found = record.side.get(name, getattr(record, name, None))
+            return None if found is None else np.asarray(found)
+
+        return self._side.beside(frames, len(record.features), read, self.stride, record.name)
 
     def record(self, index: int) -> VideoRecord:
         """Return the whole record of one video, strided; its arrays are those that were given.
@@ -268,7 +328,11 @@ class InMemoryDataset(Dataset[Tensor]):
 
     def content_hash(self) -> str:
         """Return the hash that `VideoDataset.content_hash` gives the same videos."""
-        return combined(self.names, [digest_of(record) for record in self._records])
+        records = [
+            replace(record, side={name: record.side[name] for name in self._side.kinds if name in record.side})
+            for record in self._records
+        ]
+        return combined(self.names, [digest_of(record) for record in records], self._side.kinds)
 
 
 def as_dataset(videos: object) -> VideoSource:
@@ -313,10 +377,10 @@ def collate_videos(batch: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _refuse_other_dims(contents: Sequence[H5Contents]) -> None:
-    examples = {content.feature_dim: content.path for content in reversed(contents)}
+    examples = {content.feature_shape: content.path for content in reversed(contents)}
     if len(examples) > 1:
-        dims = ", ".join(f"{path} has d = {dim}" for dim, path in reversed(examples.items()))
-        raise H5SchemaError(f"feature dimensions disagree: {dims}")
+        said = ", ".join(f"{path} has {dims(shape)}" for shape, path in reversed(examples.items()))
+        raise H5SchemaError(f"feature dimensions disagree: {said}")
 
 
 def _warn_of_mixed_provenance(contents: Sequence[H5Contents]) -> None:

@@ -14,7 +14,7 @@ import h5py
 
 from visp._version import __version__
 from visp.data.record import VideoRecord
-from visp.data.schema import GroupCheck, read_attributes, read_value
+from visp.data.schema import GroupCheck, read_attributes, read_numbers, read_value
 from visp.data.stored import MAX_NAME, H5SchemaError, holds, lookup, names_of, reading
 from visp.utils.files import check_input, check_outputs, one_line, replacing
 
@@ -30,7 +30,7 @@ __all__ = [
     "write_h5",
 ]
 
-_DATASETS = tuple(f.name for f in fields(VideoRecord) if f.name not in ("name", "provenance"))
+_DATASETS = tuple(f.name for f in fields(VideoRecord) if f.name not in ("name", "provenance", "side"))
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class H5Contents:
         keys: Group names in natural order: video_1, video_2, video_10.
         lengths: Number of sampled frames T of each video, by group name.
         n_frames: Number of frames of each video that states it, by group name.
-        feature_dim: Feature dimension d, the same for every video.
+        feature_shape: (d,) or, of tokens, (L, d), the same for every video.
         provenance: The attributes of the file's root, as text.
     """
 
@@ -50,8 +50,13 @@ class H5Contents:
     keys: tuple[str, ...]
     lengths: dict[str, int]
     n_frames: dict[str, int]
-    feature_dim: int
+    feature_shape: tuple[int, ...]
     provenance: dict[str, str]
+
+    @property
+    def feature_dim(self) -> int:
+        """Feature dimension d."""
+        return self.feature_shape[-1]
 
 
 def read_record(path: str | os.PathLike[str], key: str) -> VideoRecord:
@@ -62,8 +67,8 @@ def read_record(path: str | os.PathLike[str], key: str) -> VideoRecord:
         key: Group name, such as ``"video_1"``.
 
     Returns:
-        The video, with ``features`` (T, d) as float32. Its ``provenance`` holds the attributes of the group;
-        those of the file are in ``validate_h5(path).provenance``.
+        The video, with ``features`` (T, d) or (T, L, d) as float32. Its ``provenance`` holds the attributes of the
+        group; those of the file are in ``validate_h5(path).provenance``.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -129,7 +134,7 @@ def validate_h5(path: str | os.PathLike[str]) -> H5Contents:
     """
     path = Path(path)
     problems: list[str] = []
-    shapes: dict[str, tuple[int, int]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     n_frames: dict[str, int] = {}
     with open_h5(path) as file:
         names, provenance = names_and_provenance(file, path)
@@ -158,17 +163,17 @@ def validate_h5(path: str | os.PathLike[str]) -> H5Contents:
                 shapes[key] = check.shape
             if check.n_frames is not None:
                 n_frames[key] = check.n_frames
-    dims = Counter(d for _, d in shapes.values())
-    feature_dim = dims.most_common(1)[0][0] if dims else 0
-    example = next((key for key, (_, d) in shapes.items() if d == feature_dim), "")
-    for key, (_, d) in shapes.items():
-        if d != feature_dim:
-            problems.append(f"{key}/features: d = {d}, but {example} has d = {feature_dim}")
+    most = Counter(shape[1:] for shape in shapes.values()).most_common(1)
+    feature_shape = most[0][0] if most else (0,)
+    example = next((key for key, shape in shapes.items() if shape[1:] == feature_shape), "")
+    for key, shape in shapes.items():
+        if shape[1:] != feature_shape:
+            problems.append(f"{key}/features: {dims(shape[1:])}, but {example} has {dims(feature_shape)}")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise H5SchemaError("\n  ".join([f"{path}: {count}", *problems]))
-    lengths = {key: length for key, (length, _) in shapes.items()}
-    return H5Contents(path, keys, lengths, n_frames, feature_dim, provenance)
+    lengths = {key: shape[0] for key, shape in shapes.items()}
+    return H5Contents(path, keys, lengths, n_frames, feature_shape, provenance)
 
 
 def open_h5(path: str | os.PathLike[str]) -> h5py.File:
@@ -219,8 +224,12 @@ def group_of(file: h5py.File, key: str) -> h5py.Group:
     return item
 
 
-def record_from_group(group: h5py.Group) -> VideoRecord:
+def record_from_group(group: h5py.Group, side: Iterable[str] = ()) -> VideoRecord:
     """Read the video of an open group; ``read_record`` says what comes back.
+
+    Args:
+        group: The group.
+        side: Names of other arrays to read, where they are there.
 
     Raises:
         H5SchemaError: A value does not have the expected form or cannot be read; the message names file, group and key.
@@ -236,9 +245,19 @@ def record_from_group(group: h5py.Group) -> VideoRecord:
         for name in present:
             key = f"/{name}"
             values[name] = read_value(group, name)
+        others = {}
+        for name in side:
+            key = f"/{name}"
+            if name not in _DATASETS and holds(group, name):
+                others[name] = read_numbers(group, name)
     except H5SchemaError as error:
         raise H5SchemaError(f"{where}{key}: {error}") from error
-    return VideoRecord(name=(group.name or "").lstrip("/"), provenance=provenance, **values)
+    return VideoRecord(name=(group.name or "").lstrip("/"), provenance=provenance, side=others, **values)
+
+
+def dims(feature_shape: tuple[int, ...]) -> str:
+    """Say d, and the number of tokens where frames have some, for error messages."""
+    return "".join(f"L = {length}, " for length in feature_shape[:-1]) + f"d = {feature_shape[-1]}"
 
 
 def listed(names: Iterable[str], limit: int = 5) -> str:
@@ -265,6 +284,10 @@ def _write_record(file: h5py.File, record: VideoRecord) -> None:
         value = getattr(record, key)
         if value is not None:
             group[key] = value
+    for key, value in record.side.items():
+        if key in _DATASETS or not key or "/" in key or key == ".":
+            raise ValueError(f"{record.name}: {key!r} cannot name a side input")
+        group[key] = value
 
 
 def natural_order(key: str) -> list[str | int]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import h5py
 
-from visp.data.h5 import H5Contents, names_and_provenance, natural_order, open_h5
+from visp.data.h5 import H5Contents, dims, names_and_provenance, natural_order, open_h5
 from visp.data.schema import features_shape
 from visp.data.stored import H5SchemaError, holds, lookup, reading
 from visp.utils.files import check_input, parse_json, read_text, replacing
 
-_FORMAT = "visp-index-1"
+_FORMAT = "visp-index-2"
 _LARGEST_INDEX = 2**30
 
 
@@ -25,12 +25,12 @@ def shapes_of(path: str | os.PathLike[str]) -> H5Contents:
 
     Raises:
         FileNotFoundError: There is no such file.
-        H5SchemaError: The file cannot be read, or a video has no features (T, d) of floats; all such are listed.
+        H5SchemaError: The file cannot be read, or a video has no features of floats; all such are listed.
     """
     path = Path(path)
     problems: list[str] = []
     lengths: dict[str, int] = {}
-    dims: dict[int, str] = {}
+    shapes: dict[tuple[int, ...], str] = {}
     with open_h5(path) as file:
         names, provenance = names_and_provenance(file, path)
         for key in names:
@@ -43,19 +43,19 @@ def shapes_of(path: str | os.PathLike[str]) -> H5Contents:
                     if not holds(group, "features"):
                         raise H5SchemaError("no 'features' that can be read")
                     place = f"{key}/features"
-                    lengths[key], d = features_shape(group)
-                    dims.setdefault(d, key)
+                    lengths[key], *rest = features_shape(group)
+                    shapes.setdefault(tuple(rest), key)
             except H5SchemaError as error:
                 problems.append(f"{place}: {error}")
-    if len(dims) > 1:
-        problems.append(", but ".join(f"{key}/features has d = {d}" for d, key in dims.items()))
+    if len(shapes) > 1:
+        problems.append(", but ".join(f"{key}/features has {dims(shape)}" for shape, key in shapes.items()))
     if not lengths and not problems:
         problems.append("no groups: expected one per video, such as video_1")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise H5SchemaError("\n  ".join([f"{path}: {count}", *problems]))
     keys = tuple(sorted(lengths, key=natural_order))
-    return H5Contents(path, keys, lengths, {}, next(iter(dims)), provenance)
+    return H5Contents(path, keys, lengths, {}, next(iter(shapes)), provenance)
 
 
 def contents_of(
@@ -144,7 +144,7 @@ def _contents(path: Path, entry: Mapping[str, Any]) -> H5Contents:
         tuple(entry["keys"]),
         dict(entry["lengths"]),
         dict(entry["n_frames"]),
-        int(entry["feature_dim"]),
+        tuple(map(int, entry["feature_shape"])),
         dict(entry["provenance"]),
     )
 

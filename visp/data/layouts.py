@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from visp.data.h5 import listed, natural_order, open_h5, record_from_group
 from visp.data.record import VideoRecord
-from visp.data.schema import dataset
+from visp.data.schema import FEATURES_NDIM, dataset
 from visp.data.stored import H5SchemaError, check_stored, holds, lookup, names_of, reading
 from visp.utils.files import one_line, parse_json, read_text
 
@@ -58,6 +58,8 @@ def read_layout(
     features_key: str | None = None,
     truth: str | os.PathLike[str] | None = None,
     split: str | os.PathLike[str] | None = None,
+    apart: bool = False,
+    with_: Sequence[str] = (),
 ) -> Iterator[VideoRecord]:
     """Read the videos of one of the field's layouts, told by the content.
 
@@ -72,6 +74,9 @@ def read_layout(
         truth: An h5 file of labels for features that come without.
         split: A JSON object of ``train_keys``, ``val_keys`` and ``test_keys``: only these videos are read. One that
             cannot be read is then named in a warning and left out.
+        apart: Keep streams after the first as side inputs, each under the name of its file without its ending, in
+            place of joining them.
+        with_: Names of more arrays of each video's group, such as ``script_embeddings``, to keep as side inputs.
 
     Yields:
         The videos in natural order; arrays as stored, steps as frames where there are no ``picks``.
@@ -84,14 +89,17 @@ def read_layout(
     if not given:
         raise ValueError("no file was given")
     with ExitStack() as stack:
-        streams = [_open(Path(path), features_key, stack) for path in given]
-        labels = None if truth is None else _Groups(Path(truth), stack.enter_context(open_h5(truth)), None)
+        streams = [_open(Path(path), features_key, with_, stack) for path in given]
+        labels = None if truth is None else _Groups(Path(truth), stack.enter_context(open_h5(truth)), None, with_)
+        beside = [Path(path).stem for path in given[1:]] if apart else []
+        if len(set(beside)) < len(beside):
+            raise ValueError(f"streams that are kept apart need files of different names, got {', '.join(beside)}")
         wanted = None if split is None else _split_names(split)
         if wanted is None:
-            yield from (_read(name, streams, labels) for name in streams[0].names)
+            yield from (_read(name, streams, labels, beside) for name in streams[0].names)
             return
         for name in wanted:
-            if (record := _read_or_warn(name, streams, labels)) is not None:
+            if (record := _read_or_warn(name, streams, labels, beside)) is not None:
                 yield record
 
 
@@ -124,8 +132,8 @@ def read_qvhighlights(path: str | os.PathLike[str]) -> list[RatedQuery]:
 class _Groups:
     """An h5 file of one group per video."""
 
-    def __init__(self, path: Path, file: h5py.File, features_key: str | None) -> None:
-        self.path, self.file, self.features_key = path, file, features_key
+    def __init__(self, path: Path, file: h5py.File, features_key: str | None, with_: Sequence[str]) -> None:
+        self.path, self.file, self.features_key, self.with_ = path, file, features_key, with_
         with reading(f"{path}: names"):
             self.names = sorted(names_of(file), key=natural_order)
 
@@ -133,7 +141,7 @@ class _Groups:
         """Return the video; without ``picks`` its steps are its frames."""
         group = self.group(name)
         if self.features_key is None and holds(group, "features") and holds(group, "picks"):
-            return record_from_group(group)
+            return record_from_group(group, self.with_)
         features = self.find(group, "features", self.features_key)
         if features is None:
             expected = self.features_key or ", ".join(ALIASES["features"])
@@ -144,7 +152,7 @@ class _Groups:
         """Return features with the labels of the group."""
         group = self.group(name)
         scores = self.find(group, "gtscore")
-        return _steps(
+        record = _steps(
             f"{self.path}: {name}",
             name,
             features,
@@ -152,6 +160,8 @@ class _Groups:
             self.find(group, "user_summary"),
             self.find(group, "change_points"),
         )
+        found = {key: _values(group, key, f"{self.path}: {name}/{key}") for key in self.with_ if holds(group, key)}
+        return replace(record, side=found)
 
     def group(self, name: str) -> h5py.Group:
         with reading(f"{self.path}: {name}:"):
@@ -218,7 +228,7 @@ class _Folder:
 _Stream = _Groups | _Arrays | _Numbered | _Folder
 
 
-def _open(path: Path, features_key: str | None, stack: ExitStack) -> _Stream:
+def _open(path: Path, features_key: str | None, with_: Sequence[str], stack: ExitStack) -> _Stream:
     if path.is_dir():
         return _Folder(path, features_key)
     file = stack.enter_context(open_h5(path))
@@ -234,11 +244,11 @@ def _open(path: Path, features_key: str | None, stack: ExitStack) -> _Stream:
                 kind: Callable[..., _Stream] = _Groups if isinstance(lookup(file, name), h5py.Group) else _Arrays
         except (H5SchemaError, KeyError):
             continue  # a damaged entry says nothing; a split may leave it out
-        return _Groups(path, file, features_key) if kind is _Groups else _Arrays(path, file, names)
+        return _Groups(path, file, features_key, with_) if kind is _Groups else _Arrays(path, file, names)
     raise H5SchemaError(f"{path}: no entry can be read; {listed(names)}")
 
 
-def _read(name: str, streams: Sequence[_Stream], labels: _Groups | None) -> VideoRecord:
+def _read(name: str, streams: Sequence[_Stream], labels: _Groups | None, apart: Sequence[str]) -> VideoRecord:
     records = [stream.record(name) for stream in streams]
     record = records[0]
     if len(records) > 1:
@@ -246,14 +256,25 @@ def _read(name: str, streams: Sequence[_Stream], labels: _Groups | None) -> Vide
         if max(len(each.features) for each in records) > length:
             lengths = ", ".join(str(len(each.features)) for each in records)
             warnings.warn(f"{name}: streams of {lengths} steps are cut to {length}", UserWarning, stacklevel=3)
-        joined = np.concatenate([each.features[:length].astype(np.float32) for each in records], axis=1)
-        record = _cut(replace(record, features=joined), length)
-    return record if labels is None else labels.labelled(name, record.features)
+        arrays = [each.features[:length].astype(np.float32) for each in records]
+        if not apart and len({each.shape[1:-1] for each in arrays}) > 1:
+            shapes = ", ".join(str(each.shape) for each in arrays)
+            raise H5SchemaError(f"{name}: streams {shapes} cannot be joined along d; keep them apart")
+        features = arrays[0] if apart else np.concatenate(arrays, axis=-1)
+        side = {**record.side, **dict(zip(apart, arrays[1:], strict=bool(apart)))}
+        record = _cut(replace(record, features=features, side=side), length)
+    if labels is None:
+        return record
+    labelled = labels.labelled(name, record.features)
+    streams_apart = {key: record.side[key][: len(labelled.features)] for key in apart}
+    return replace(labelled, side={**record.side, **labelled.side, **streams_apart})
 
 
-def _read_or_warn(name: str, streams: Sequence[_Stream], labels: _Groups | None) -> VideoRecord | None:
+def _read_or_warn(
+    name: str, streams: Sequence[_Stream], labels: _Groups | None, apart: Sequence[str]
+) -> VideoRecord | None:
     try:
-        return _read(name, streams, labels)
+        return _read(name, streams, labels, apart)
     except H5SchemaError as error:
         warnings.warn(f"{name} is left out: {error}", UserWarning, stacklevel=3)
         return None
@@ -268,7 +289,7 @@ def _steps(
     shots: npt.NDArray[Any] | None = None,
 ) -> VideoRecord:
     """Return a video whose steps are its frames."""
-    if features.ndim != 2 or features.dtype.kind != "f" or 0 in features.shape:
+    if features.ndim not in FEATURES_NDIM or features.dtype.kind != "f" or 0 in features.shape:
         raise H5SchemaError(f"{where}: expected features (T, d) of floats, got {features.dtype} {features.shape}")
     users = users[None] if users is not None and users.ndim == 1 else users
     if (gtscore is not None and gtscore.ndim != 1) or (users is not None and users.ndim != 2):

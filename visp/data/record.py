@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ class VideoRecord:
 
     Attributes:
         name: Group name in the h5 file, such as ``"video_1"``.
-        features: (T, d) float, one row per sampled frame.
+        features: (T, d) float, one row per sampled frame; or (T, L, d), L tokens of each.
         picks: (T,) int, the frame index of each row of ``features``.
         n_frames: Number of frames of the video.
         gtscore: (T,) float in [0, 1], the users' mean importance of each sampled frame.
@@ -28,6 +29,7 @@ class VideoRecord:
         n_steps: Number of sampled frames, T.
         gtsummary: (T,) of 0 and 1, a summary made from ``gtscore``.
         video_name: The video's title, where the file gives one.
+        side: Other arrays of the video by name, as stored: text, masks, other streams.
         provenance: How the features were made: extractor, preprocessing, sampling rate and the like.
     """
 
@@ -43,9 +45,10 @@ class VideoRecord:
     gtsummary: npt.NDArray[np.number] | None = None
     video_name: str | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
+    side: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def every(self, stride: int) -> VideoRecord:
-        """Return the video with every ``stride``-th sampled frame; what is counted in frames stays.
+        """Return the video with every ``stride``-th sampled frame; frame counts and ``side`` stay.
 
         Raises:
             ValueError: ``stride`` is less than 1.

@@ -14,6 +14,8 @@ from visp.data.stored import H5SchemaError, check_stored, checked_name, holds, l
 _INTEGER_ARRAYS = ("picks", "change_points", "n_frame_per_seg")
 _OTHER_ARRAYS = ("gtscore", "user_summary", "gtsummary")
 _SCALARS = ("n_frames", "n_steps")
+FEATURES_NDIM = (2, 3)
+"""Axes of features: (T, d), or tokens of each frame (T, L, d)."""
 _VALUES_AT_ONCE = 2**20  # values read together when looking for non-finite ones
 _LARGEST = 10**9  # of whole numbers: frames of a video, and their indices
 _LONGEST_TEXT = 10_000
@@ -24,13 +26,13 @@ class GroupCheck:
 
     Attributes:
         problems: One line each, ``group/key: problem``.
-        shape: (T, d) of the features, where they have one.
+        shape: (T, d) or (T, L, d) of the features, where they have one.
         n_frames: Number of frames of the video, where the group states it.
     """
 
     def __init__(self, group: h5py.Group, name: str) -> None:
         self.problems: list[str] = []
-        self.shape: tuple[int, int] | None = None
+        self.shape: tuple[int, ...] | None = None
         self.n_frames: int | None = None
         self.shots: npt.NDArray[np.integer] | None = None
         if not holds(group, "features"):
@@ -59,17 +61,16 @@ class GroupCheck:
             self.problems += [f"{name}/{key}: {problem}" for problem in found]
 
     def _features(self, data: h5py.Dataset) -> list[str]:
-        if data.ndim != 2:
+        if data.ndim not in FEATURES_NDIM:
             return [f"expected (T, d) floats, got shape {data.shape}"]
         if not _are_floats(data):
             return [f"expected (T, d) floats, got {data.dtype}"]
-        length, d = data.shape
-        if length == 0:
+        if len(data) == 0:
             return ["an empty video"]
-        if d == 0:
+        if 0 in data.shape:
             return ["the feature dimension is 0"]
         check_stored(data)
-        self.shape = (length, d)
+        self.shape = tuple(data.shape)
         return _non_finite(data)
 
     def _n_frames(self, data: h5py.Dataset) -> list[str]:
@@ -196,7 +197,7 @@ def read_value(group: h5py.Group, key: str) -> Any:
     with reading():
         data = dataset(group, key)
         if key == "features":
-            if data.ndim != 2 or not _are_floats(data):
+            if data.ndim not in FEATURES_NDIM or not _are_floats(data):
                 raise H5SchemaError(f"expected (T, d) floats, got {data.dtype} of shape {data.shape}")
             check_stored(data)
             return as_float32(data[()])
@@ -212,18 +213,31 @@ def read_value(group: h5py.Group, key: str) -> Any:
         return _text(data)
 
 
-def features_shape(group: h5py.Group) -> tuple[int, int]:
-    """Return (T, d) of a group's features, whose values are stored but left unread.
+def read_numbers(group: h5py.Group, key: str) -> npt.NDArray[Any]:
+    """Read an array that the schema does not know, as stored.
 
     Raises:
-        H5SchemaError: They are not (T, d) floats with T and d at least 1, or not all in the file.
+        H5SchemaError: It holds no numbers, or cannot be read.
+    """
+    with reading():
+        data = dataset(group, key)
+        if problems := _not_numbers(data):
+            raise H5SchemaError(problems[0])
+        check_stored(data)
+        return np.asarray(data[()])
+
+
+def features_shape(group: h5py.Group) -> tuple[int, ...]:
+    """Return (T, d) or (T, L, d) of a group's features, whose values are stored but left unread.
+
+    Raises:
+        H5SchemaError: They are not floats of such a shape, with no axis of 0, or not all in the file.
     """
     data = dataset(group, "features")
-    if data.ndim != 2 or 0 in data.shape or not _are_floats(data):
+    if data.ndim not in FEATURES_NDIM or 0 in data.shape or not _are_floats(data):
         raise H5SchemaError(f"expected (T, d) floats, got {data.dtype} {data.shape}")
     check_stored(data)
-    length, d = data.shape
-    return length, d
+    return tuple(data.shape)
 
 
 def dataset(group: h5py.Group, key: str) -> h5py.Dataset:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +19,10 @@ from visp.data.stored import MAX_NAME
 from visp.utils.files import check_outputs, parse_json, read_text, replacing
 
 _PARTS = {"train_keys": "train", "test_keys": "test", "val_keys": "validation"}
+
+
+Folds = int | Literal["leave-one-out"]
+"""How many folds to draw."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +108,12 @@ def write_splits(path: str | os.PathLike[str], splits: Iterable[Split]) -> None:
         file.write((json.dumps(folds, indent=2) + "\n").encode())
 
 
-def make_splits(names: Iterable[str], *, folds: int = 5, seed: int = 0) -> list[Split]:
+def make_splits(names: Iterable[str], *, folds: Folds = 5, seed: int = 0) -> list[Split]:
     """Draw folds whose test videos partition the videos; their numbers differ by one at most.
 
     Args:
         names: The names of the videos.
-        folds: Number of folds, from 2 to the number of videos.
+        folds: Number of folds, from 2 to the number of videos; or ``"leave-one-out"``, one for each video.
         seed: Of the shuffle.
 
     Returns:
@@ -118,6 +123,7 @@ def make_splits(names: Iterable[str], *, folds: int = 5, seed: int = 0) -> list[
         ValueError: ``folds`` is out of range, or a name is given twice.
     """
     names = tuple(names)
+    folds = len(names) if folds == "leave-one-out" else folds
     if not 2 <= folds <= len(names):
         raise ValueError(f"folds must be between 2 and the number of videos, {len(names)}, got {folds}")
     parts = np.array_split(np.random.default_rng(seed).permutation(len(names)), folds)

@@ -16,7 +16,7 @@ from visp.eval.protocols import Benchmark, Protocol, protocol_form
 from visp.eval.results import BASELINES, RANDOM_DRAWS, Baseline, Evaluation, VideoEvaluation, mean_row
 from visp.eval.summary import BudgetBase, make_summary
 
-OVER_USERS: dict[Benchmark, OverUsers] = {"summe": "max", "tvsum": "mean", "mrhisum": "max"}
+OVER_USERS: dict[Benchmark, OverUsers] = {"summe": "max", "tvsum": "mean", "mrhisum": "max", "qfvs": "mean"}
 """How the F-scores of a video's users become one."""
 
 _ANNOTATION_KEYS = {"annotators": "user_scores", "mean summary": "user_summary", "gtscore": "gtscore"}
@@ -39,7 +39,8 @@ def evaluate(
             what scores 0 or less; see :func:`visp.eval.choose_shots`.
         annotations: By video, the fields of the field's h5 files: ``picks`` (T,), ``n_frames``, ``change_points``
             (S, 2) and ``user_summary`` (U, n_frames); for ``csta``, ``otani`` and ``scores`` on TVSum also
-            ``user_scores`` (U, n_frames), the raw scores 1 to 5; for ``scores`` on SumMe also ``gtscore`` (T,).
+            ``user_scores`` (U, n_frames), the raw scores 1 to 5; for ``scores`` on SumMe also ``gtscore`` (T,);
+            on QFVS ``gtscore`` alone.
         protocol: See :mod:`visp.eval.protocols`.
         benchmark: Which form of the protocol. The F-score is the best over users for SumMe and their mean for TVSum.
         budget: Longest summary as a share of the video, in (0, 1].
@@ -175,10 +176,13 @@ def _evaluate_video(
     fields = _fields(name, annotations, protocol, benchmark)
     n_frames, picks = int(fields["n_frames"]), fields["picks"]
     try:
-        summary = make_summary(scores, fields["change_points"], n_frames, picks, budget=budget, budget_base=budget_base)
-        overlap = f_score(summary, fields["user_summary"], OVER_USERS[benchmark])
+        overlap, share, summary = float("nan"), float("nan"), None
+        if compared.shots:
+            shots = fields["change_points"]
+            summary = make_summary(scores, shots, n_frames, picks, budget=budget, budget_base=budget_base)
+            overlap, share = f_score(summary, fields["user_summary"], OVER_USERS[benchmark]), summary.share
         ranks = rank_correlation(
-            summary if compared.predicted == "summary" else scores,
+            summary if summary is not None and compared.predicted == "summary" else scores,
             np.atleast_2d(fields[_ANNOTATION_KEYS[compared.annotated]]),
             protocol=protocol,
             benchmark=benchmark,
@@ -187,14 +191,19 @@ def _evaluate_video(
         )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    return VideoEvaluation(name, ranks.tau, ranks.rho, ranks.num_undefined, overlap, summary.share)
+    return VideoEvaluation(name, ranks.tau, ranks.rho, ranks.num_undefined, overlap, share)
 
 
 def _fields(
     name: str, video: Mapping[str, Any], protocol: Protocol, benchmark: Benchmark
 ) -> dict[str, npt.NDArray[Any]]:
     """Return the fields that the evaluation needs as arrays, or say which are missing."""
-    annotation = _ANNOTATION_KEYS[protocol_form(protocol, benchmark).annotated]
+    compared = protocol_form(protocol, benchmark)
+    annotation = _ANNOTATION_KEYS[compared.annotated]
+    if not compared.shots:  # steps stand for frames, and nobody's summary is compared
+        length = np.size(video.get(annotation, ()))
+        none = {"change_points": np.empty((0, 2)), "user_summary": np.empty((0, length))}
+        video = {**video, "picks": np.arange(length), "n_frames": length, **none}
     needed = dict.fromkeys(("picks", "n_frames", "change_points", "user_summary", annotation))
     missing = [key for key in needed if key not in video]
     if missing == ["user_scores"]:

@@ -26,6 +26,8 @@ CLIP_SECONDS = 2
 """QVHighlights' clips."""
 VERY_GOOD = 4
 """QVHighlights' highest rating, from which a clip is a highlight."""
+LEAST_RATINGS = (2, 3, VERY_GOOD)
+"""QVHighlights' thresholds: fair, good and very good."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,78 @@ def evaluate_highlights(
         tuple(standard_error(column) for column in columns),
         tuple(mean_of_batches(column, batch_size) for column in columns),
         tuple(mean_defined(column) for column in zip(*constant, strict=True)),
+        tuple(mean_defined(column) for column in zip(*random, strict=True)),
+    )
+
+
+@dataclass(frozen=True)
+class RatedHighlights:
+    """QVHighlights' measures over queries.
+
+    Attributes:
+        least: Ratings from which a clip is a highlight: of each, in this order, what follows has two numbers.
+        queries: By number of the query and its video, HIT@1 and average precision at each rating.
+        mean: Mean over queries.
+        standard_error: Of that mean, over queries.
+        random: Of random scores, mean of 20 draws.
+    """
+
+    least: tuple[int, ...]
+    queries: Mapping[str, tuple[float, ...]]
+    mean: tuple[float, ...]
+    standard_error: tuple[float, ...]
+    random: tuple[float, ...]
+
+    def table(self) -> str:
+        """Return a Markdown table of the means, with chance below."""
+        head = [f"{name}, rated {least} and more" for least in self.least for name in ("HIT@1", "mAP")]
+        rows = {
+            f"mean over {len(self.queries)} queries": self.mean,
+            "standard error over queries": self.standard_error,
+            f"random scores, mean of {RANDOM_DRAWS} draws": self.random,
+        }
+        lines = [f"| | {' | '.join(head)} |", "|---" * (1 + len(head)) + "|"]
+        lines += [f"| {name} | {' | '.join(_shown(value) for value in values)} |" for name, values in rows.items()]
+        return "\n".join(lines)
+
+
+def evaluate_rated(
+    scores: Mapping[str, npt.ArrayLike], queries: Sequence[tuple[str, npt.ArrayLike]]
+) -> RatedHighlights:
+    """Evaluate scores of videos by QVHighlights' ratings; the queries of a video are judged by the same scores.
+
+    Args:
+        scores: (n,) one per clip, by video; those of other videos than the queries' are left out.
+        queries: The video of each query, and its ratings (n, raters); see :func:`visp.data.read_qvhighlights`.
+
+    Raises:
+        ValueError: If there is no query, a video has no scores, or another number of them than of clips.
+    """
+    if not queries:
+        raise ValueError("expected at least one query, got none")
+
+    def of(video: str, values: npt.ArrayLike, ratings: npt.ArrayLike) -> tuple[float, ...]:
+        try:
+            both = (hit_at_1, highlight_map)
+            return tuple(measure(values, ratings, least=least) for least in LEAST_RATINGS for measure in both)
+        except ValueError as error:
+            raise ValueError(f"{video}: {error}") from error
+
+    missing = sorted({video for video, _ in queries} - scores.keys())
+    if missing:
+        raise ValueError(f"there are no scores of {len(missing)} videos that are asked for, such as {missing[0]}")
+    found, random = {}, []
+    for number, (video, ratings) in enumerate(queries, start=1):
+        found[f"{number}, {video}"] = of(video, scores[video], ratings)
+        generator = np.random.default_rng(zlib.crc32(f"{number}, {video}".encode()))
+        draws = [of(video, generator.random(len(np.asarray(ratings))), ratings) for _ in range(RANDOM_DRAWS)]
+        random.append([mean_defined(column) for column in zip(*draws, strict=True)])
+    columns = list(zip(*found.values(), strict=True))
+    return RatedHighlights(
+        LEAST_RATINGS,
+        found,
+        tuple(mean_defined(column) for column in columns),
+        tuple(standard_error(column) for column in columns),
         tuple(mean_defined(column) for column in zip(*random, strict=True)),
     )
 

@@ -13,7 +13,8 @@ protocol     TVSum                                          SumMe
 ===========  =============================================  =============================================
 
 On MR.HiSum, which has one rater and one step per second, ``triplesumm`` compares the scores with ``gtscore`` at the
-steps, and ``mrhisum`` the summary with that of the rater, as ``msva`` does.
+steps, and ``mrhisum`` the summary with that of the rater, as ``msva`` does. On QFVS' hour-long videos, ``scores``
+compares the scores with ``gtscore`` at the sampled frames, without shots or an F-score (Appendix .4 of the paper).
 
 ``csta`` is also LLMVS's and SummDiff's and the one of Table 2 of the ViSP paper; ``otani`` is Otani et al. 2019;
 ``msva`` is also MR.HiSum's; ``scores`` is Summarizer's and SSPVS's. Some scale the annotators' scores, ``csta`` by the
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Protocol = Literal["csta", "otani", "msva", "scores", "triplesumm", "mrhisum"]
-Benchmark = Literal["summe", "tvsum", "mrhisum"]
+Benchmark = Literal["summe", "tvsum", "mrhisum", "qfvs"]
 
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 BENCHMARKS: tuple[str, ...] = get_args(Benchmark)
@@ -45,11 +46,13 @@ class ProtocolForm:
         annotated: Each annotator's scores, one by one; the mean over users of their 0/1 summaries; or the
             ``gtscore`` at the picks.
         text: The form in words, for tables.
+        shots: Whether a summary of shots is made and has an F-score.
     """
 
     predicted: Literal["picks", "frames", "summary"]
     annotated: Literal["annotators", "mean summary", "gtscore"]
     text: str
+    shots: bool = True
 
 
 _SUMMARIES = ProtocolForm(
@@ -76,6 +79,12 @@ _FORMS: dict[tuple[str, str], ProtocolForm] = {
         "picks", "gtscore", "scores against gtscore at the sampled frames, one value per video"
     ),
     ("mrhisum", "mrhisum"): _SUMMARIES,
+    ("scores", "qfvs"): ProtocolForm(
+        "picks",
+        "gtscore",
+        "scores against gtscore at the sampled frames, one value per video, no shots chosen",
+        shots=False,
+    ),
 }
 
 

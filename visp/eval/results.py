@@ -107,9 +107,12 @@ class Evaluation:
     @property
     def description(self) -> str:
         """Say in a sentence what the metrics are."""
+        form = protocol_form(self.protocol, self.benchmark)
+        ranks = f"tau and rho: protocol {self.protocol} ({self.benchmark}), {form.text}"
+        if not form.shots:
+            return ranks
         return (
-            f"tau and rho: protocol {self.protocol} ({self.benchmark}), "
-            f"{protocol_form(self.protocol, self.benchmark).text}; F-score: {self.over_users} over users, "
+            f"{ranks}; F-score: {self.over_users} over users, "
             f"summaries of at most {self.budget:g} of "
             f"{'all frames' if self.budget_base == 'n_frames' else 'the frames up to the last shot'}"
         )

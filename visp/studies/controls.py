@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from visp.data import VideoSource
+from visp.data.video import Video, frames_of_batch
 from visp.eval.agreement import agreement, spread_within_video
 from visp.eval.metrics import mean_defined
 from visp.pretrainer import ViSPPretrainer
@@ -151,13 +152,13 @@ def controls(
         raise ValueError(f"the controls compare seeds: expected at least 2, got {len(seeds)}")
     change = standardization(videos) if standardize else None
     dataset = videos if change is None else StandardizedVideos(videos, change)
-    frames = [dataset[index] for index in range(len(videos))]
+    given = [dataset[index] for index in range(len(videos))]
 
     def run(seed: int, frozen: bool = False, **changed: Any) -> tuple[Logits, Logits, float]:
         """Train, and return the logits before and after, and InfoNCE at the end."""
         with seeded(seed):
             summarizer, encoder = make_summarizer(), make_encoder()
-        before = _logits(summarizer, frames)
+        before = _logits(summarizer, given)
         trained = FrozenScores(summarizer, share) if frozen else summarizer
         pretrainer = ViSPPretrainer(trained, encoder, **{**(objective or {}), **changed, "seed": seed}).to(device)
         with tempfile.TemporaryDirectory() as folder:
@@ -171,7 +172,7 @@ def controls(
             pretrain(pretrainer, dataset, **options)
             steps = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
         last = [step["info_nce"] for step in steps[-max(1, len(steps) // 10) :]]
-        return before, _logits(summarizer.to("cpu"), frames), float(np.mean(last))
+        return before, _logits(summarizer.to("cpu"), given), float(np.mean(last))
 
     by_seed = [run(seed) for seed in seeds]
     _, size_only, _ = run(seeds[0], contrast="none")
@@ -179,7 +180,12 @@ def controls(
     before, after, info_nce = zip(*by_seed, strict=True)
     of_finished = None if finished is None else _logits(finished, [videos[index] for index in range(len(videos))])
     runs = Runs(before, after, size_only, info_nce[0], frozen, of_finished)
-    return judge([video.numpy() for video in frames], runs, share=share, identification_steps=identification_steps)
+    return judge(
+        [video.numpy() for video in frames_of_batch(given)],
+        runs,
+        share=share,
+        identification_steps=identification_steps,
+    )
 
 
 def judge(
@@ -295,8 +301,8 @@ def _identification_row(videos: Sequence[npt.NDArray[np.floating]], runs: Runs, 
     )
 
 
-def _logits(summarizer: nn.Module, frames: Sequence[torch.Tensor]) -> Logits:
-    return [values.numpy() for values in scores(summarizer, frames)]
+def _logits(summarizer: nn.Module, videos: Sequence[torch.Tensor | Video]) -> Logits:
+    return [values.numpy() for values in scores(summarizer, videos)]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -22,8 +22,10 @@ def cues(videos: Sequence[Floats]) -> dict[str, list[Floats]]:
     """Return by name, for each video, one value per frame (T,); nan where a frame has none.
 
     Args:
-        videos: (T_i, d) features, standardized as in training: distances are of what the summarizer sees.
+        videos: (T_i, d) features, standardized as in training: distances are of what the summarizer sees. Of tokens
+            (T_i, L, d), those of a frame are one vector.
     """
+    videos = [video.reshape(len(video), -1) for video in videos]
     center = np.concatenate([video.mean(axis=0, keepdims=True) * len(video) for video in videos]).sum(axis=0)
     center = center / sum(len(video) for video in videos)
     return {

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +21,7 @@ from torch import nn
 
 from visp._version import __version__
 from visp.data import VideoSource
+from visp.data.video import frames_of_batch
 from visp.eval import make_summary
 from visp.eval.metrics import mean_defined
 from visp.factory import make_encoder, make_summarizer
@@ -32,13 +34,16 @@ from visp.studies.runs import FoldRun, Pretraining, Run, evaluator_of, key, read
 from visp.training.movement import scores
 from visp.training.pretrain import pretrain
 from visp.training.run_folder import write_json
+from visp.training.segments import Segments
 from visp.training.standardize import standardization
+from visp.utils.distributed import launched
 from visp.utils.files import locked, parse_json, read_text, replacing
 from visp.utils.noise import seeded
 from visp.utils.progress import Bar
 from visp.weights import load_weights
 
 _IDENTIFICATION_STEPS = 20
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def carry_out(
@@ -47,7 +52,8 @@ def carry_out(
     """Do the runs that are not done, each once, and return what each found, by its key.
 
     Every run computes on one thread, so that what it finds does not depend on ``jobs``. A run that fails does not stop
-    the others; its error is raised when they have ended.
+    the others; its error is raised when they have ended. Of several processes that torchrun started, each does what no
+    other one does or has done, and all return when everything is done.
 
     Args:
         runs: The runs; those that fine-tune need their pretraining done.
@@ -55,12 +61,21 @@ def carry_out(
         jobs: Number of processes.
         progress: Show a bar.
         description: Of the bar.
+
+    Raises:
+        ValueError: If a run fails, or there are both several jobs and several processes of torchrun.
     """
+    rank, num_processes = launched()
+    if jobs > 1 and num_processes > 1:
+        raise ValueError(f"jobs={jobs} and {num_processes} processes of torchrun exclude each other")
+    if num_processes > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     wanted = {key(run): run for run in runs}
     todo = {name: run for name, run in wanted.items() if not (cache / name / "result.json").exists()}
     failed: list[ValueError] = []
-    with Bar(total=len(wanted), initial=len(wanted) - len(todo), desc=description, disable=not progress) as bar:
-        for error in _work(todo, cache, jobs):
+    hidden = not progress or rank > 0
+    with Bar(total=len(wanted), initial=len(wanted) - len(todo), desc=description, disable=hidden) as bar:
+        for error in _work(todo, cache, jobs) if num_processes == 1 else _share(todo, cache):
             failed += [] if error is None else [error]
             bar.update()
     if failed:
@@ -124,6 +139,21 @@ def _work(todo: Mapping[str, Run], cache: Path, jobs: int) -> Iterator[ValueErro
             raise
 
 
+def _share(todo: Mapping[str, Run], cache: Path) -> Iterator[ValueError | None]:
+    """Do the runs that no other process does, until all are done; a run whose process has died is done here."""
+    waiting = dict(todo)
+    with _one_thread():
+        while waiting:
+            for name, run in list(waiting.items()):
+                try:
+                    error = _carry_out(run, cache / name, cache)
+                except BlockingIOError:
+                    continue
+                del waiting[name]
+                yield error
+            time.sleep(_SECONDS_BETWEEN_LOOKS if waiting else 0)
+
+
 def _start_worker() -> None:
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
@@ -150,10 +180,14 @@ def _carry_out(run: Run, folder: Path, cache: Path) -> ValueError | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
+            if (folder / "result.json").exists():
+                return None  # another process has done it meanwhile
             declared = {"kind": type(run).__name__, "visp_version": __version__, "run": asdict(run)}
             write_json(folder / "run.json", declared)
             found = _pretrain(run, folder) if isinstance(run, Pretraining) else _fine_tune(run, folder, cache)
             write_json(folder / "result.json", found)
+    except BlockingIOError:
+        raise
     except Exception as error:
         return ValueError(f"{folder / 'run.json'}: {type(error).__name__}: {error}")
     return None
@@ -172,7 +206,8 @@ def _pretrain(run: Pretraining, folder: Path) -> dict[str, Any]:
     else:
         pretrain(PseudoSummaryPretrainer(summarizer), KnapsackSummaries(videos), **training, **options)
     (folder / "run" / "checkpoint.pt").unlink(missing_ok=True)  # the run is done, and its weights are in weights.pt
-    logits = scores(summarizer.cpu(), (videos[index] for index in range(len(videos))))
+    items: Any = Segments(videos, videos.names, videos.lengths, run.training.get("segment_length"))
+    logits = scores(summarizer.cpu(), (items[index] for index in range(len(items))))
     with replacing(folder / "logits.h5") as file, h5py.File(file, "w") as written:
         for number, values in enumerate(logits):
             written[str(number)] = values.numpy()
@@ -184,7 +219,7 @@ def _pretrain(run: Pretraining, folder: Path) -> dict[str, Any]:
         if all(isinstance(step.get(name), float) for step in last)
     }
     change = standardization(videos)
-    frames = [change(videos[index]) for index in range(len(videos))]
+    frames = frames_of_batch([change(items[index]) for index in range(len(items))])
     with seeded(run.seed):
         metrics["identification"] = identify(frames, logits, steps=_IDENTIFICATION_STEPS, seed=run.seed).info_nce
     return {"num_videos": len(videos), "metrics": metrics}

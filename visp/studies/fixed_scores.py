@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -27,9 +29,9 @@ class FrozenScores(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, frames: Tensor) -> Tensor:
-        """Return the shifted logits (T,) of frames (T, d)."""
-        logits: Tensor = self.summarizer(frames)
+    def forward(self, frames: Tensor, *side: Mapping[str, Tensor]) -> Tensor:
+        """Return the shifted logits (T,) of frames (T, d), and of side inputs where there are some."""
+        logits: Tensor = self.summarizer(frames, *side)
         low, high = logits.min() - 20, logits.max() + 20
         for _ in range(50):
             middle = (low + high) / 2

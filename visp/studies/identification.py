@@ -64,7 +64,7 @@ def identify(
     scales = [noise * video.square().mean().sqrt() for video in videos]
     generator = torch.Generator().manual_seed(seed)
     with seeded(seed):
-        encoder = AttentionPoolEncoder(videos[0].shape[1], scale=10.0)
+        encoder = AttentionPoolEncoder(videos[0].shape[-1], scale=10.0)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=lr)
 
     def embed() -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visp.data.splits import Folds
 from visp.eval.metrics import METRICS
 from visp.eval.protocols import protocol_form
 from visp.eval.results import BASELINES, without_nan
@@ -78,7 +79,7 @@ def describe(study: Study) -> str:
     lines = []
     for labelled in study.labelled:
         form = protocol_form(labelled.protocol, labelled.benchmark).text
-        folds = f"split file {labelled.splits}" if labelled.splits else f"{labelled.folds} folds drawn with seed 0"
+        folds = f"split file {labelled.splits}" if labelled.splits else _folds(labelled.folds)
         lines.append(
             f"{labelled.name}: tau and rho under protocol {labelled.protocol} ({labelled.benchmark}), {form}; {folds}."
         )
@@ -88,6 +89,10 @@ def describe(study: Study) -> str:
         lines.append(f"Epoch of fine-tuning chosen {chosen}.")
     lines.append(f"Seeds {', '.join(map(str, study.seeds))}. {_EXPLAINED if study.labelled else ''}".strip())
     return " ".join(lines)
+
+
+def _folds(folds: Folds) -> str:
+    return "one fold for each video" if folds == "leave-one-out" else f"{folds} folds drawn with seed 0"
 
 
 def csv_rows(result: StudyResult) -> Iterator[list[Any]]:

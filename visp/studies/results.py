@@ -169,11 +169,11 @@ def results_table(results: Mapping[str, CrossValidation]) -> str:
         select = "**test videos**" if result.select == "test" else result.select
         rounds = len(result.per_round())
         means = [
-            f"{result.mean(metric):.3f}{_shown(' ± ', result.spread(metric))}"
+            f"{_shown('', result.mean(metric)) or 'undefined'}{_shown(' ± ', result.spread(metric))}"
             f"{_shown(' [', result.standard_error(metric), ']')}"
             for metric in METRICS
         ]
-        best = [f"{result.best_round(metric):.3f}" for metric in METRICS]
+        best = [_shown("", result.best_round(metric)) or "undefined" for metric in METRICS]
         lines.append("| " + " | ".join([name, result.protocol, select, str(rounds), *means, *best]) + " |")
         for of, label in BASELINES.items():
             reached = [_shown("", result.baseline(of, metric)) or "undefined" for metric in METRICS]

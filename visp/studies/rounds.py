@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from visp.eval.metrics import METRICS
+from visp.eval.protocols import protocol_form
 from visp.plots import plot_distribution
 from visp.studies.significance import Comparison, compare
 from visp.studies.study import StudyResult, Variant
@@ -24,6 +25,7 @@ def comparisons(result: StudyResult) -> dict[tuple[str, str], Comparison]:
         )
         for labelled in result.study.labelled
         for metric in METRICS
+        if metric != "f_score" or protocol_form(labelled.protocol, labelled.benchmark).shots
     }
 
 

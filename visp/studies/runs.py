@@ -175,7 +175,13 @@ def evaluator_of(run: FoldRun, videos: VideoSource) -> Evaluator:
         scores = {name: videos.record(index).user_summary for index, name in enumerate(videos.names)}
     elif run.user_scores is not None:
         scores = (read_tvsum_mat if run.user_scores.endswith(".mat") else read_tvsum_tsv)(run.user_scores)
-    return Evaluator(videos, protocol=run.protocol, benchmark=run.benchmark, user_scores=scores)
+    return Evaluator(
+        videos,
+        protocol=run.protocol,
+        benchmark=run.benchmark,
+        user_scores=scores,
+        segment_length=run.training.get("segment_length"),
+    )
 
 
 def _without_paths(value: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 
 from visp._version import __version__
 from visp.data import Split, VideoDataset, make_splits, read_splits
+from visp.data.splits import Folds
 from visp.eval.agreement import agreement
 from visp.eval.metrics import Metric, mean_defined
 from visp.eval.protocols import Benchmark, Protocol, protocol_form
@@ -37,6 +39,7 @@ from visp.studies.runs import (
     without_defaults,
 )
 from visp.training.run_folder import write_json
+from visp.utils.distributed import launched
 from visp.utils.files import locked
 
 
@@ -50,7 +53,7 @@ class Labelled:
         protocol: Of the rank correlation; see :mod:`visp.eval.protocols`.
         user_scores: File of TVSum's raw scores; ``"user_summary"`` takes the users' summaries for scores.
         splits: Split file; folds are drawn, with seed 0, where there is none.
-        folds: How many are drawn.
+        folds: How many are drawn, or ``"leave-one-out"``.
     """
 
     path: str
@@ -58,7 +61,7 @@ class Labelled:
     protocol: Protocol = "csta"
     user_scores: str | None = None
     splits: str | None = None
-    folds: int = 5
+    folds: Folds = 5
 
     @property
     def name(self) -> str:
@@ -190,6 +193,9 @@ def run_study(
 ) -> StudyResult:
     """Run a study; what is done already is not done again.
 
+    Of several processes that torchrun started all call this with the same arguments; they share the runs, and the
+    first writes ``study.json``.
+
     Args:
         study: What to run.
         out: Its folder, where ``study.json`` says what was asked.
@@ -211,8 +217,10 @@ def run_study(
     place = Path(out, "runs") if cache is None else Path(cache)
     place.mkdir(parents=True, exist_ok=True)
     Path(out).mkdir(parents=True, exist_ok=True)
-    with locked(place):
-        write_json(Path(out, "study.json"), {"visp_version": __version__, "study": asdict(study)})
+    first = launched()[0] == 0
+    with locked(place) if first else nullcontext():
+        if first:
+            write_json(Path(out, "study.json"), {"visp_version": __version__, "study": asdict(study)})
         found: dict[str, dict[str, Any]] = {}
         for kind, description in ((Pretraining, "pretraining"), (FoldRun, "folds")):
             chosen = [run for _, run in runs if isinstance(run, kind)]

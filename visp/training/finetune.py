@@ -13,17 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visp.contracts import score
 from visp.data import VideoSource
 from visp.data.splits import Split
+from visp.data.video import frames_of
 from visp.eval import Evaluation
 from visp.inputs import carried
 from visp.training.batches import Batches
 from visp.training.devices import move
-from visp.training.labels import LabelledSegments
 from visp.training.loop import Run, Weights, execute
 from visp.training.options import FinetuneLoss, FinetuneOptions, Metric, takes
 from visp.training.run_folder import content_hash, digest, run_folder, write_json
 from visp.training.run_state import RunState
+from visp.training.segments import labelled_segments
 from visp.weights import load_weights, own_module, own_state_dict, state_hash
 
 
@@ -58,7 +60,8 @@ def finetune(summarizer: nn.Module, dataset: VideoSource, split: Split, options:
     evaluator, ``evaluation.json``. A run that was killed resumes with ``resume=True``, as in :func:`visp.pretrain`.
 
     Args:
-        summarizer: Maps frames (T, d) to logits (T,); see :func:`visp.adapt_summarizer`.
+        summarizer: Maps frames (T, d), and side inputs where the dataset gives them, to logits (T,); see
+            :func:`visp.adapt_summarizer`.
         dataset: The videos, with ``gtscore`` (T,) in [0, 1] for those of ``split.train``.
         split: Names of the videos to train on, to validate on and to test on.
         options: As keyword arguments.
@@ -79,7 +82,7 @@ def finetune(summarizer: nn.Module, dataset: VideoSource, split: Split, options:
         raise ValueError(f"select={options.select!r} needs videos in split.{options.select}, and there are none")
     if options.evaluator is not None:
         options.evaluator.check([*judged, *split.test])
-    items = LabelledSegments(dataset, split.train, options.segment_length)
+    items = labelled_segments(dataset, split.train, options.segment_length)
     folder = run_folder(options)
     if options.weights is not None:
         load_weights(summarizer, options.weights)
@@ -135,8 +138,8 @@ class _Loss:
 
     def __call__(self, batch: list[Any]) -> tuple[Tensor, Mapping[str, Tensor]]:
         losses = []
-        for frames, gtscore in batch:
-            logits = self.state.module(frames)
+        for video, gtscore in batch:
+            frames, logits = frames_of(video), score(self.state.module, video)
             if logits.shape != gtscore.shape:
                 raise ValueError(
                     f"the summarizer returned shape {tuple(logits.shape)} for frames {tuple(frames.shape)}, expected "

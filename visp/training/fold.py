@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Protocol, runtime_checkable
 
-from visp.contracts import check_logits
+from visp.contracts import check_logits, placed, score
+from visp.data.video import Video, frames_of
 from visp.inputs import Standardization
 from visp.utils.noise import seeded
 from visp.weights import own_module
@@ -47,13 +48,13 @@ class FoldsInputs(Protocol):
         ...
 
 
-def find_fold(summarizer: nn.Module, change: Standardization, videos: Sequence[Tensor]) -> Fold | None:
+def find_fold(summarizer: nn.Module, change: Standardization, videos: Sequence[Tensor | Video]) -> Fold | None:
     """Find out how a summarizer's weights can take a standardization.
 
     Args:
         summarizer: Left as it is; a copy is tried.
         change: The standardization.
-        videos: (T_i, d) frames as they are, to prove it on.
+        videos: (T_i, d) frames as they are, or videos that carry side inputs, to prove it on.
 
     Returns:
         What does it, or None if the weights cannot.
@@ -69,16 +70,16 @@ def find_fold(summarizer: nn.Module, change: Standardization, videos: Sequence[T
     except Exception:  # a module may refuse to be copied in any way it likes
         return None
     like = next(summarizer.parameters(), torch.empty(0))
-    frames = [video.to(like.device, like.dtype) for video in videos]
+    there = [placed(video, like) for video in videos]
     with torch.no_grad(), seeded(0, like.device):
-        layers = _entered(trial, change(frames[0]))
+        layers = _entered(trial, change(there[0]))
         if not layers:
             return None
-        expected = [_logits(trial, change(video)) for video in frames]
+        expected = [_logits(trial, change(video)) for video in there]
         for name, roles in layers.items():
             if not _fold_layer(trial.get_submodule(name), roles, change):
                 return None
-        found = [_logits(trial, video) for video in frames]
+        found = [_logits(trial, video) for video in there]
     for one, other in zip(found, expected, strict=True):
         if not float((one - other).abs().max()) <= TOLERANCE * max(1.0, float(other.abs().max())):
             return None
@@ -97,13 +98,14 @@ def _by_its_own_method(summarizer: nn.Module, change: Standardization) -> None:
     module.fold_inputs(change.mean.to(device), change.scale.to(device))
 
 
-def _logits(summarizer: nn.Module, frames: Tensor) -> Tensor:
+def _logits(summarizer: nn.Module, video: Tensor | Video) -> Tensor:
     torch.manual_seed(0)  # of what draws noise in evaluation mode too
-    return check_logits(summarizer(frames), frames, summarizer).float()
+    return check_logits(score(summarizer, video), frames_of(video), summarizer).float()
 
 
-def _entered(summarizer: nn.Module, frames: Tensor) -> dict[str, frozenset[int | str]]:
+def _entered(summarizer: nn.Module, video: Tensor | Video) -> dict[str, frozenset[int | str]]:
     """Return the layers that are given the frames themselves, and as which arguments."""
+    frames: Tensor = frames_of(video)
     entered: dict[str, frozenset[int | str]] = {}
 
     def note(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
@@ -119,7 +121,7 @@ def _entered(summarizer: nn.Module, frames: Tensor) -> dict[str, frozenset[int |
         module.register_forward_pre_hook(note(name), with_kwargs=True) for name, module in summarizer.named_modules()
     ]
     try:
-        _logits(summarizer, frames)
+        _logits(summarizer, video)
     finally:
         for handle in handles:
             handle.remove()

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visp.contracts import Objective
+from visp.contracts import Objective, placed, score
+from visp.data.video import Video
 from visp.eval.agreement import agreement, spread_within_video
 from visp.pretrainer import ViSPPretrainer
 from visp.training.collapse import CollapseWarning
@@ -80,7 +81,7 @@ class Movement:
         return None
 
 
-def watched(objective: object, items: Any, num_steps: int, options: PretrainOptions) -> list[Tensor]:
+def watched(objective: object, items: Any, num_steps: int, options: PretrainOptions) -> list[Tensor | Video]:
     """Return the videos (T_i, ...) to compare scores on, at equal distances; none where there is nothing to judge."""
     if not isinstance(objective, ViSPPretrainer) or not objective.contrasts:
         return []
@@ -90,7 +91,9 @@ def watched(objective: object, items: Any, num_steps: int, options: PretrainOpti
     return [items[index] for index in range(0, len(items), -(-len(items) // min(MOST_VIDEOS, options.batch_size)))]
 
 
-def reference(objective: Objective, videos: Sequence[Tensor], options: PretrainOptions, num_steps: int) -> Reference:
+def reference(
+    objective: Objective, videos: Sequence[Tensor | Video], options: PretrainOptions, num_steps: int
+) -> Reference:
     """Score the videos with a summarizer as it is, and after some steps of the size constraint alone.
 
     The summarizer ends with the parameters and buffers that it had, and without gradients.
@@ -132,15 +135,15 @@ def reference(objective: Objective, videos: Sequence[Tensor], options: PretrainO
                 value.copy_(start)
 
 
-def scores(summarizer: nn.Module, videos: Iterable[Tensor]) -> list[Tensor]:
+def scores(summarizer: nn.Module, videos: Iterable[Tensor | Video]) -> list[Tensor]:
     """Return the logits (T_i,) of the videos in evaluation mode, in float32 and on the CPU."""
     like = next(summarizer.parameters(), torch.empty(0))
     with evaluation_mode(summarizer), torch.no_grad():
         # A module may return a parameter itself, which training then moves.
-        return [summarizer(video.to(like.device, like.dtype)).detach().float().cpu().clone() for video in videos]
+        return [score(summarizer, placed(video, like)).detach().float().cpu().clone() for video in videos]
 
 
-def judge(summarizer: nn.Module, videos: Sequence[Tensor], before: Reference) -> Movement:
+def judge(summarizer: nn.Module, videos: Sequence[Tensor | Video], before: Reference) -> Movement:
     """Compare the scores of the videos with the reference, and warn where the run seems to have taught nothing."""
     after = [video.numpy() for video in scores(summarizer, videos)]
     untrained, size_only = ([video.numpy() for video in before[name]] for name in ("untrained", "size only"))

@@ -156,6 +156,12 @@ class PretrainOptions(RunOptions):
     bucket_by_length: bool = option(
         False, "make batches of videos of similar length, so that several processes wait less for each other"
     )
+    segment_length: int | None = option(
+        None,
+        "train on segments of at most that many frames, as the paper does with hour-long videos; on whole videos if "
+        "not given",
+        least=1,
+    )
     standardize: bool | Literal["auto"] = option(
         "auto",
         "train on features of mean 0 and spread 1, and have the summarizer take the features as they are afterwards; "

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
-from visp.contracts import Objective, check_objective, class_name
+from visp.contracts import Objective, check_item, check_objective, class_name
 from visp.data import VideoSource
 from visp.inputs import carried
 from visp.pretrainer import ViSPPretrainer
@@ -23,6 +23,7 @@ from visp.training.movement import Movement, judge, reference, watched
 from visp.training.options import PretrainOptions, takes
 from visp.training.run_folder import content_hash, digest, run_folder, write_json
 from visp.training.run_state import RunState
+from visp.training.segments import Segments
 from visp.training.standardize import FrameFeatures, StandardizedVideos, choose
 from visp.weights import load_weights, own_module, own_state_dict, state_hash
 
@@ -95,10 +96,15 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
     fewest = objective.min_videos if isinstance(objective, ViSPPretrainer) else 1
     if options.batch_size < fewest:
         raise ValueError(f"expected batch_size >= {fewest}, got {options.batch_size}")
-    if len(dataset) < fewest:
-        raise ValueError(f"pretraining compares videos with each other: expected at least {fewest}, got {len(dataset)}")
+    source = dataset
     names = list(dataset.names) if isinstance(dataset, VideoSource) else [str(i) for i in range(len(dataset))]
     lengths = list(dataset.lengths) if isinstance(dataset, VideoSource) else None
+    if options.segment_length is not None:
+        lengths = list(getattr(dataset, "lengths", [])) or [len(check_item(dataset[i])) for i in range(len(dataset))]
+        dataset = Segments(dataset, names, lengths, options.segment_length)
+        names, lengths = dataset.names, dataset.lengths
+    if len(dataset) < fewest:
+        raise ValueError(f"pretraining compares videos with each other: expected at least {fewest}, got {len(dataset)}")
     if options.bucket_by_length and lengths is None:
         raise ValueError("bucket_by_length needs a dataset with the `lengths` of its videos")
     folder = run_folder(options)
@@ -157,7 +163,7 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
         fingerprint={
             "num_videos": len(dataset),
             "videos": digest([names, lengths or []]),
-            "content": None if folder is None else content_hash(dataset),
+            "content": None if folder is None else content_hash(source),
             "features": None if plan is None else digest([each.tolist() for each in plan.change]),
             "standardize": plan is not None,
             "standardized": standardized,
@@ -167,7 +173,7 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
         },
         recorded={
             "pretrainer_seed": objective.noise.seed if isinstance(objective, ViSPPretrainer) else None,
-            "features": getattr(dataset, "provenance", {}),
+            "features": getattr(source, "provenance", {}),
         },
         begin=begin,
         review=review,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import Protocol
 
 from visp.contracts import check_item
+from visp.data.video import frames_of
 from visp.inputs import Standardization, carried, carry
 from visp.training.fold import Fold, find_fold
 
@@ -36,7 +37,7 @@ def standardization(dataset: FrameFeatures) -> Standardization:
     """Measure the features of a dataset, of at most 1,000 videos at equal distances.
 
     Args:
-        dataset: Item i is the features (T_i, ...) of video i.
+        dataset: Item i is the features (T_i, ..., d) of video i; the mean of all axes but the last is taken.
 
     Raises:
         ValueError: If all frames are equal.
@@ -45,7 +46,7 @@ def standardization(dataset: FrameFeatures) -> Standardization:
     total: Tensor | None = None
     squares, frames = torch.zeros((), dtype=torch.float64), 0
     for index in range(0, len(dataset), step):
-        video = check_item(dataset[index]).double()
+        video = frames_of(check_item(dataset[index])).flatten(0, -2).double()  # tokens of a frame count as frames
         total = video.sum(dim=0) if total is None else total + video.sum(dim=0)
         squares += video.square().sum()
         frames += len(video)
@@ -74,7 +75,7 @@ class StandardizedVideos:
 
     def __getitem__(self, index: int) -> Any:
         item = self.dataset[index]
-        return self.change(item) if isinstance(item, Tensor) else (self.change(item[0]), *item[1:])
+        return (self.change(item[0]), *item[1:]) if isinstance(item, tuple) else self.change(item)
 
 
 class Standardizing:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visp.contracts import check_item
+from visp.contracts import placed
 from visp.training.options import RunOptions
 from visp.training.run_state import RunState
 from visp.utils import distributed
@@ -69,18 +69,6 @@ def train_step(
         state.average.update_parameters(state.parameter_list)
     metrics = {name: values[name] for name in (*logged, "loss")}
     return {**metrics, **_count_skipped(state, values["norm"])} if scaler.is_enabled() else metrics
-
-
-def placed(item: Any, like: Tensor) -> Any:
-    """Bring an item of a dataset to where a parameter is; frames and labels also to its type.
-
-    Raises:
-        TypeError: If it is neither a tensor nor a tuple of tensors.
-    """
-    if isinstance(item, tuple):
-        return tuple(placed(part, like) for part in item)
-    item = check_item(item)
-    return item.to(like.device, like.dtype if item.is_floating_point() else item.dtype, non_blocking=True)
 
 
 def _read(values: Mapping[str, Tensor]) -> dict[str, float]:

@@ -256,6 +256,11 @@ def _is_first_to_know() -> bool:
         return True
 
 
+def launched() -> tuple[int, int]:
+    """Return the number of this process among those that torchrun started, and how many; (0, 1) without torchrun."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def is_first() -> bool:
     """Return whether this is the first process, the one that writes files and messages."""
     return rank() == 0
