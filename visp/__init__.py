@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from visp.adapters import adapt_encoder, adapt_summarizer, attach_head
     from visp.contracts import ProbabilityWarning
     from visp.evaluator import Evaluator
+    from visp.export import export_summarizer
     from visp.gradient_flow import Gating, Marginalization, StraightThrough
     from visp.prediction import predict
     from visp.pretrainer import ViSPOutput, ViSPPretrainer
@@ -38,6 +39,7 @@ _HOMES = {
     "visp.studies.cross_validation": ("cross_validate",),
     "visp.studies.significance": ("compare",),
     "visp.evaluator": ("Evaluator",),
+    "visp.export": ("export_summarizer",),
     "visp.prediction": ("predict",),
     "visp.training": ("CollapseWarning", "finetune", "pretrain"),
     "visp.video.run": ("load",),
@@ -83,6 +85,7 @@ __all__ = [
     "data",
     "encoders",
     "eval",
+    "export_summarizer",
     "finetune",
     "load",
     "load_weights",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -19,6 +20,8 @@ from torch import nn
 import visp
 from tests.side_summarizers import sided_records
 from visp import cli
+from visp.cli.estimate import seconds_per_step
+from visp.cli.options import CommandParser
 from visp.data import VideoRecord, make_splits, write_h5, write_splits
 from visp.data.synthetic import write_corpus
 from visp.factory import make_encoder, make_summarizer
@@ -623,7 +626,7 @@ def test_options_of_the_objective_are_refused_for_the_baseline(here: Path, run_v
 
 
 def test_the_time_that_a_run_takes_is_said_before_it_starts(here: Path, run_visp: Visp) -> None:
-    outcome = run_visp(*quick("--out", "run"))
+    outcome = run_visp(*quick("--out", "run", "--epochs", "2"))
     assert re.search(r"\d+ steps of about [\d.e-]+ s: about \d+ ", outcome.out)
 
 
@@ -632,3 +635,68 @@ def test_the_controls_refuse_a_run_of_the_baseline(here: Path, run_visp: Visp) -
     outcome = run_visp("study", "controls", "run")
     assert outcome.code == 2
     assert "is of a run of --objective pseudo-summaries" in outcome.err
+
+
+def commands_of(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    kinds = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    below = [command for kind in kinds for command in kind.choices.values()]
+    return [parser, *(each for command in below for each in commands_of(command))]
+
+
+def test_no_argument_takes_the_place_of_what_runs_the_command() -> None:
+    for command in commands_of(cli.make_parser()):
+        if isinstance(command, CommandParser) and command.fill is not None:
+            command.fill(command)
+        assert {"run", "goes_on_with"}.isdisjoint(action.dest for action in command._actions), command.prog
+
+
+def test_a_misspelt_flag_is_answered_by_the_command_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--data", "data.h5", "--batchsize", "1"])
+    err = capsys.readouterr().err
+    assert err.startswith("usage: visp pretrain")
+    assert err.endswith("unrecognized arguments: --batchsize 1; did you mean --batch-size?\n")
+
+
+def test_an_existing_file_is_refused_with_the_flag_that_replaces_it(run_visp: Visp) -> None:
+    assert run_visp("convert", "data.h5", "-o", "made.h5").code == 0
+    outcome = run_visp("convert", "data.h5", "-o", "made.h5")
+    assert outcome[::2] == (2, "visp convert: made.h5 exists; give --overwrite to replace it\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["summarize", "nothing.mp4", "-o", "out.mp4"],
+        ["pretrain", "--data", "nothing.h5"],
+        ["evaluate", "--data", "data.h5", "--benchmark", "summe", "--weights", "nothing.pt"],
+        ["export", "nothing.pt", "-o", "out.pt2"],
+        ["features", "nothing.mp4", "-o", "out.h5", "--extractor-weights", "random"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_missing_file_is_named_in_one_form(run_visp: Visp, command: list[str]) -> None:
+    outcome = run_visp(*command)
+    assert outcome.code == 2
+    assert re.fullmatch(rf"visp {command[0]}: nothing\.\w+: no such file( or folder)?\n", outcome.err)
+
+
+def test_the_estimate_is_that_of_the_precision(here: Path) -> None:
+    seen = []
+
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, videos: list[torch.Tensor]) -> Timed:
+            seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+            return Timed(self.weight * 1)
+
+    for precision in ("float32", "bf16"):
+        seconds_per_step(Asks(), [torch.ones(2, 3)], 1, precision)
+    assert seen == [None, None, torch.bfloat16, torch.bfloat16]
+
+
+class Timed(NamedTuple):
+    loss: torch.Tensor

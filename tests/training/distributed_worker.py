@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -215,6 +215,16 @@ def pretraining(rank: int, world: int, folder: Path) -> dict[str, Any]:
     }
     trained(noisy_pretrainer(seed=rank), "resumed", epochs=1)
     found["resumed"] = trained(noisy_pretrainer(seed=9), "resumed", epochs=2, resume=True)
+
+    def fail(step: int, metrics: Mapping[str, float]) -> None:
+        if step == 2:
+            raise ConnectionError(f"step {step} of {metrics['num_videos']} videos")
+
+    def hooked() -> object:
+        hook = fail if rank == 0 else None  # the others wait for the first one's
+        return trained(plain_pretrainer(), "hooked", epochs=2, checkpoint_seconds=1e9, on_step=hook)
+
+    found["a hook that fails"] = message_of(hooked)
     found["a folder that is not empty"] = message_of(lambda: trained(plain_pretrainer(), "plain"))
     found["batches of one"] = message_of(lambda: pretrain(plain_pretrainer(), videos(3), batch_size=2))
     return found

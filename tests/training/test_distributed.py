@@ -211,6 +211,7 @@ def test_a_pretrainer_that_does_not_gather_is_trained_by_each_process_alone(
     ("name", "message"),
     [
         ("a folder that is not empty", "is not empty"),
+        ("a hook that fails", "step 2 of 8 videos"),
         ("batches of one", "2 processes need as many videos in every batch, and the smallest has 1"),
     ],
 )

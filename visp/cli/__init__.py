@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Sequence
 
 from visp._version import __version__
-from visp.cli import convert, demo, evaluation, highlights, info, pretrain, study, summarize, video
+from visp.cli import convert, demo, evaluation, export, highlights, info, pretrain, study, summarize, video
 from visp.cli.options import CommandParser
 
-_GROUPS = (convert, demo, pretrain, evaluation, highlights, video, summarize, study, info)
+_GROUPS = (convert, demo, pretrain, evaluation, highlights, video, summarize, study, export, info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"visp {options.command}: interrupted{hint}", file=sys.stderr)
         return 130
     except (OSError, ValueError, TypeError, FloatingPointError, ImportError) as error:
-        print(f"visp {options.command}: {error}", file=sys.stderr)
+        message = str(error)
+        if isinstance(error, FileNotFoundError) and error.filename is not None:  # the system's own words
+            message = f"{error.filename}: no such file"
+        if hasattr(options, "overwrite"):  # the library names its parameter
+            message = message.replace("pass overwrite=True", "give --overwrite")
+        print(f"visp {options.command}: {message}", file=sys.stderr)
         return 2
 
 

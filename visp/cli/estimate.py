@@ -10,27 +10,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
+    from visp.training.options import Precision
+
 ENOUGH_VIDEOS = 8
 ENOUGH_SECONDS = 2.0
 
 
-def seconds_per_step(objective: nn.Module, items: Sequence[Any], batch_size: int) -> float:
+def seconds_per_step(
+    objective: nn.Module, items: Sequence[Any], batch_size: int, precision: Precision = "float32"
+) -> float:
     """Time a step of pretraining on a few videos.
 
     Args:
         objective: One that is thrown away, for it counts its steps; on the device to train on.
         items: The videos, or some of them.
         batch_size: Number of videos of a step.
+        precision: Of the forward pass; on a processor without its instructions bfloat16 takes many times as long.
     """
+    import torch
+
     from visp.contracts import placed
+    from visp.training.step import AUTOCAST
 
     like = next(objective.parameters())
+    dtype = AUTOCAST[precision]
     batch = [placed(items[index], like) for index in range(min(len(items), batch_size, ENOUGH_VIDEOS))]
     for _ in range(2):  # the first is slower
         started = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the run says it
-            objective(batch).loss.backward()
+            with torch.autocast(like.device.type, dtype=dtype, enabled=dtype is not None):
+                loss = objective(batch).loss
+            loss.backward()
         seconds = time.perf_counter() - started
         if seconds > ENOUGH_SECONDS:
             break

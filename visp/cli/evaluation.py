@@ -17,6 +17,7 @@ from visp.cli.options import (
     add_options,
     add_summarizer,
     check_device,
+    check_folder,
     check_resume,
     default_folder,
     given,
@@ -125,6 +126,7 @@ def _finetune(options: argparse.Namespace) -> None:
     from visp.training.options import FinetuneOptions
 
     check_resume(options)
+    check_folder(options)
     check_device(options)
     name_summarizer(options, getattr(options, "weights", None))
     if options.splits is None:

@@ -19,6 +19,7 @@ _EXTRAS = {
     "plot": {"matplotlib": "matplotlib"},
     "hub": {"safetensors": "safetensors"},
     "vision": {"torchvision": "torchvision"},
+    "export": {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
     "tensorboard": {"tensorboard": "tensorboard"},
     "integrations": {
         "accelerate": "accelerate",

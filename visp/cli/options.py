@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import reprlib
 import time
 from collections.abc import Callable, Collection
@@ -31,7 +32,12 @@ class CommandParser(argparse.ArgumentParser):
         fill, self.fill = self.fill, None
         if fill is not None:
             fill(self)
-        return super().parse_known_args(args, namespace)
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # refused here, where the command's own flags are known
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {near[0]}?" if near else ""))
+        return parsed, unknown
 
 
 def add_command(
@@ -169,6 +175,15 @@ def natural(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text}")
     return number
+
+
+def check_folder(options: argparse.Namespace) -> None:
+    """Refuse a folder for the run that an earlier run is in, before the work."""
+    log = None if options.out is None or getattr(options, "resume", False) else options.out / "metrics.jsonl"
+    if log is not None and log.exists() and log.stat().st_size:
+        raise FileExistsError(
+            f"{options.out} is not empty; resume the run in it, or choose another folder: --resume, or another --out"
+        )
 
 
 def default_folder(command: str) -> Path:

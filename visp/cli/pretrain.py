@@ -16,6 +16,7 @@ from visp.cli.options import (
     add_options,
     add_summarizer,
     check_device,
+    check_folder,
     check_resume,
     default_folder,
     given,
@@ -98,6 +99,7 @@ def _pretrain(options: argparse.Namespace) -> None:
     from visp.utils.distributed import torchrun_processes
 
     check_resume(options)
+    check_folder(options)
     check_device(options)
     name_summarizer(options, getattr(options, "weights", None))
     # Each process waits for a worker first, and the others wait for it.
@@ -164,10 +166,11 @@ def _say_how_long(objective: Any, items: Any, options: PretrainOptions) -> None:
 
     steps = options.epochs * -(-len(items) // options.batch_size)
     try:
-        per_step = seconds_per_step(objective, items, min(options.batch_size, len(items)))
+        per_step = seconds_per_step(objective, items, min(options.batch_size, len(items)), options.precision)
     except (ValueError, TypeError, RuntimeError, FloatingPointError):
         return  # the run meets it too, and says more
-    print(f"{steps} steps of about {per_step:.2g} s: about {duration(steps * per_step)}", flush=True)
+    what = f"{steps} steps of" if steps > 1 else "1 step of"
+    print(f"{what} about {per_step:.2g} s: about {duration(steps * per_step)}", flush=True)
 
 
 def _report(result: PretrainResult, out: Path) -> None:

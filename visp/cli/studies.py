@@ -34,7 +34,7 @@ def add_commands(studies: Commands) -> None:
     )
     add_command(studies, "saliency", _saliency, "Figure 8: what models and users find important", _fill_saliency)
     repeat = add_command(studies, "repeat", _repeat, "make a run of a study again, from its run.json")
-    repeat.add_argument("run", type=Path, metavar="RUN.JSON")
+    repeat.add_argument("run_file", type=Path, metavar="RUN.JSON")
     repeat.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the run")
 
 
@@ -232,7 +232,7 @@ def _repeat(options: argparse.Namespace) -> None:
 
     from visp.studies.execution import repeat
 
-    print(json.dumps(repeat(options.run, options.out), indent=2))
+    print(json.dumps(repeat(options.run_file, options.out), indent=2))
 
 
 def _run(

@@ -231,9 +231,9 @@ class _Progress:
     def __init__(self, n_frames: int, shown: bool) -> None:
         self._bar: Any = None
         if shown:
-            from tqdm import tqdm
+            from visp.utils.progress import Bar
 
-            self._bar = tqdm(total=n_frames, unit="frame", desc="kts")
+            self._bar = Bar(total=n_frames, unit="frame", desc="kts")
 
     def __enter__(self) -> _Progress:
         return self

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from visp.data import VideoSource
 from visp.data.splits import Split, hold_out
@@ -29,6 +28,7 @@ from visp.training.options import FinetuneOptions, option, takes
 from visp.training.run_folder import content_hash, digest, write_json
 from visp.utils.files import locked, parse_json, read_text
 from visp.utils.noise import seeded
+from visp.utils.progress import Bar
 from visp.weights import (
     CheckpointError,
     own_module,
@@ -39,7 +39,7 @@ from visp.weights import (
 
 Weights = str | os.PathLike[str] | Mapping[str, Tensor]
 
-_NOT_OF_THE_RESULT = ("checkpoint_seconds", "num_workers", "worker_timeout", "progress", "out_dir", "config")
+_NOT_OF_THE_RESULT = ("checkpoint_seconds", "num_workers", "worker_timeout", "progress", "out_dir", "on_step", "config")
 _RECORDED_APART = ("evaluator", "pretrained", "rounds", "seed", "select")
 
 
@@ -159,7 +159,7 @@ def _all_folds(
 ) -> CrossValidation:
     folds = []
     total = options.rounds * len(splits)
-    bar = tqdm(total=total, unit="fold", desc="folds", disable=not options.progress, dynamic_ncols=True)
+    bar = Bar(total=total, unit="fold", desc="folds", disable=not options.progress, dynamic_ncols=True)
     with bar:
         for number, start in enumerate(options.starts):
             for index, split in enumerate(splits):

@@ -18,7 +18,6 @@ from typing import Any
 import h5py
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from visp._version import __version__
 from visp.data import VideoSource
@@ -40,6 +39,7 @@ from visp.training.standardize import standardization
 from visp.utils.distributed import launched
 from visp.utils.files import locked, parse_json, read_text, replacing
 from visp.utils.noise import seeded
+from visp.utils.progress import Bar
 from visp.weights import load_weights
 
 _IDENTIFICATION_STEPS = 20
@@ -73,9 +73,8 @@ def carry_out(
     wanted = {key(run): run for run in runs}
     todo = {name: run for name, run in wanted.items() if not (cache / name / "result.json").exists()}
     failed: list[ValueError] = []
-    with tqdm(
-        total=len(wanted), initial=len(wanted) - len(todo), desc=description, disable=not progress or rank > 0
-    ) as bar:
+    hidden = not progress or rank > 0
+    with Bar(total=len(wanted), initial=len(wanted) - len(todo), desc=description, disable=hidden) as bar:
         for error in _work(todo, cache, jobs) if num_processes == 1 else _share(todo, cache):
             failed += [] if error is None else [error]
             bar.update()

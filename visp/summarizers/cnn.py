@@ -58,7 +58,7 @@ class CNNAttention(nn.Module):
         """Check the frames and lengthen a short video: (T, d) to (T * repeats, d)."""
         check_frames(self, frames, frames.shape[:1])
         frames = frames.to(self.CLS.dtype)
-        repeats = -(-MIN_FRAMES // len(frames)) if len(frames) < MIN_FRAMES else 1
+        repeats = -(-MIN_FRAMES // frames.shape[0]) if frames.shape[0] < MIN_FRAMES else 1
         return frames.repeat_interleave(repeats, dim=0) if repeats > 1 else frames, repeats
 
     def _attention_map(self, rows: Tensor) -> Tensor:
@@ -68,14 +68,14 @@ class CNNAttention(nn.Module):
         features = self.googlenet.of_gray(keys, cls_keys)
         with torch.autocast(rows.device.type, enabled=False):
             first_channel = torch.cat([cls_keys[:1], keys]).to(self.CLS.dtype)
-            pooled = stretch(features[0].mean(dim=2).T.to(self.CLS.dtype), len(rows) + 1)
+            pooled = stretch(features[0].mean(dim=2).T.to(self.CLS.dtype), rows.shape[0] + 1)
             attention_map: Tensor = self.layernorm1((pooled + first_channel)[None, None])[0, 0]
-            return attention_map + positions(len(attention_map), self.width, attention_map)
+            return attention_map + positions(attention_map.shape[0], self.width, attention_map)
 
     def _mix(self, rows: Tensor, attention_map: Tensor) -> Tensor:
         """Return the final hidden state from its first row, the CLS token's, to that of the last of the rows given."""
-        attended = attention_map[: len(rows) + 1]
-        temporal = self.dropout(torch.softmax(attention_map, dim=0)[: len(attended)])
+        attended = attention_map[: rows.shape[0] + 1]
+        temporal = self.dropout(torch.softmax(attention_map, dim=0)[: attended.shape[0]])
         spatial = self.dropout(torch.softmax(attended, dim=1))
         mixed: Tensor = self._values(rows, attended) * (temporal + spatial)
         return mixed
@@ -185,8 +185,8 @@ class CNNSummarizer(Pretrained, CNNAttention):
 def stretch(rows: Tensor, length: int) -> Tensor:
     """Average (H, C) adaptively to (length, C), as adaptive average pooling does for ``length`` above or below H."""
     index = torch.arange(length, device=rows.device).unsqueeze(1)
-    start, stop = index * len(rows) // length, -(-(index + 1) * len(rows) // length)
-    row = torch.arange(len(rows), device=rows.device)
+    start, stop = index * rows.shape[0] // length, -(-(index + 1) * rows.shape[0] // length)
+    row = torch.arange(rows.shape[0], device=rows.device)
     covered = ((row >= start) & (row < stop)).to(rows.dtype)  # (length, H)
     return covered @ rows / (stop - start)
 

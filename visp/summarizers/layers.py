@@ -35,7 +35,7 @@ def check_frames(module: nn.Module, frames: Tensor, lengths: Sequence[int]) -> N
         ValueError: If so.
     """
     expected = f"{type(module).__name__}(feature_dim={module.feature_dim}) expected frames (T, {module.feature_dim})"
-    if frames.ndim != 2 or frames.shape[1] != module.feature_dim or len(frames) == 0:
+    if frames.ndim != 2 or frames.shape[1] != module.feature_dim or frames.shape[0] == 0:
         raise ValueError(f"{expected} with T >= 1, got {tuple(frames.shape)}")
-    if min(lengths, default=0) < 1 or sum(lengths) != len(frames):
+    if min(lengths, default=0) < 1 or sum(lengths) != frames.shape[0]:
         raise ValueError(f"{expected} of videos whose lengths >= 1 add up to T, got T={len(frames)} and {[*lengths]}")

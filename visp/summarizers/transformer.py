@@ -55,7 +55,7 @@ class Transformer(Pretrained, nn.Module):
         Raises:
             ValueError: If the shape is not (T, feature_dim) or T is 0.
         """
-        return self.forward_batch(frames, [len(frames)])
+        return self.forward_batch(frames, [frames.shape[0]])
 
     def forward_batch(self, frames: Tensor, lengths: Sequence[int]) -> Tensor:
         """Score the frames of several videos, one after the other in one tensor; equal to one call per video.
@@ -109,5 +109,5 @@ class TransformerLayer(nn.Module):
 
     def _attend(self, video: Tensor) -> Tensor:
         """Map the queries, keys and values (T, 3 width) of one video to what its frames attend to, (T, width)."""
-        heads = video.view(len(video), 3, 1, self.num_heads, -1).permute(1, 2, 3, 0, 4)  # (3, 1, heads, T, c)
+        heads = video.view(video.shape[0], 3, 1, self.num_heads, -1).permute(1, 2, 3, 0, 4)  # (3, 1, heads, T, c)
         return F.scaled_dot_product_attention(*heads)[0].transpose(0, 1).flatten(1)

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from visp.inputs import Standardization
 from visp.training.batches import Batches
@@ -21,6 +21,7 @@ from visp.training.step import LossOf, train_step
 from visp.utils import distributed
 from visp.utils.modes import training_mode
 from visp.utils.noise import seeded
+from visp.utils.progress import Bar
 
 _Result = TypeVar("_Result")
 
@@ -97,6 +98,7 @@ def execute(run: Run) -> dict[str, float]:
 
     if state.num_processes > 1:
         distributed.share_state(state.module)
+    hooked = _by_first(state, lambda: options.on_step is not None)
     modes = training_mode(state.module, *run.wholes)
     with modes, _tidied(state, folder):
         if folder is not None:
@@ -134,6 +136,12 @@ def execute(run: Run) -> dict[str, float]:
                             folder.log(metrics)
                         bar.set_postfix(run.shown(metrics), refresh=False)
                         bar.update()
+                    if hooked:
+                        try:
+                            _by_first(state, partial(_call, options.on_step, metrics))
+                        except Exception:
+                            save()
+                            raise
                     if state.step == num_steps or time.monotonic() - saved_at >= options.checkpoint_seconds:
                         save()
                         saved_at = time.monotonic()
@@ -150,6 +158,11 @@ def execute(run: Run) -> dict[str, float]:
     return metrics
 
 
+def _call(hook: Callable[[int, Mapping[str, float]], object] | None, metrics: Mapping[str, float]) -> None:
+    if hook is not None:
+        hook(int(metrics["step"]), dict(metrics))
+
+
 def _agreement(state: RunState) -> Callable[[int], int] | None:
     return None if state.num_processes == 1 else lambda number: distributed.largest(number, state.device)
 
@@ -159,7 +172,7 @@ def _by_first(state: RunState, function: Callable[[], _Result]) -> _Result:
 
 
 def _bar(run: Run, num_steps: int) -> Any:
-    return tqdm(
+    return Bar(
         total=num_steps,
         initial=run.state.step,
         unit="step",

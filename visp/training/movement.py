@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from visp.contracts import Objective, placed, score
 from visp.data.video import Video
@@ -26,6 +25,7 @@ from visp.training.run_state import RunState
 from visp.training.step import train_step
 from visp.utils.modes import evaluation_mode
 from visp.utils.noise import seeded
+from visp.utils.progress import Bar
 
 FLAT = 0.05
 """Logits that spread by less within a video rank frames by differences that selection does not see."""
@@ -124,7 +124,8 @@ def reference(
     try:
         with seeded(options.seed, state.device):
             steps = range(min(max(num_steps // 5, FEWEST_STEPS), 100))
-            for _ in tqdm(steps, "size only", leave=False, disable=not options.progress, dynamic_ncols=True):
+            hidden = not options.progress
+            for _ in Bar(iterable=steps, desc="size only", leave=False, disable=hidden, dynamic_ncols=True):
                 train_step(state, loss_of, list(videos), names, options, num_steps)
         return {"untrained": before, "size only": scores(summarizer, videos)}
     finally:

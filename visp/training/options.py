@@ -100,6 +100,12 @@ class RunOptions:
     )
     progress: bool = option(True, "show a progress bar", flag=None)
     tensorboard: bool = option(False, "write event files to the folder's tensorboard/ too")
+    on_step: Callable[[int, Mapping[str, float]], object] | None = option(
+        None,
+        "called after every step with its number, from 1, and the metrics that metrics.jsonl gets, in the first "
+        "process; an error of its own ends the run after a checkpoint; nothing is called if not given",
+        flag=None,
+    )
     config: Mapping[str, Any] = option(None, "more to record in config.json", flag=None)
 
     def __post_init__(self) -> None:

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch.distributed as dist
 from torch import nn
-from tqdm import tqdm
 
 from visp.data import VideoRecord
 from visp.utils.files import check_outputs, locked
+from visp.utils.progress import Bar
 from visp.video.decode import VideoError, require_av, shown
 from visp.video.extract import (
     Batch,
@@ -128,8 +128,8 @@ def extract_corpus(
         seconds = dict.fromkeys(STAGES, 0.0)
         with (
             decoder.naming_the_dead(),
-            tqdm(total=len(own), initial=len(own) - len(missing), unit="video", disable=not progress) as files,
-            tqdm(unit="frame", disable=not progress, leave=False) as frames,
+            Bar(total=len(own), initial=len(own) - len(missing), unit="video", disable=not progress) as files,
+            Bar(unit="frame", disable=not progress, leave=False) as frames,
         ):
             for source, result in _results(decoder, missing, extract, frames):
                 record = result if isinstance(result, str) else _record(source, result, fps, kts_frames, seconds)
@@ -243,7 +243,7 @@ def _output(target: Path, videos: Mapping[str, Path], processes: _Processes, *, 
 
 
 def _results(
-    decoder: Decoder, sources: Sequence[Source], extract: Extractor, bar: tqdm[Any]
+    decoder: Decoder, sources: Sequence[Source], extract: Extractor, bar: Bar
 ) -> Iterator[tuple[Source, VideoFeatures | str]]:
     """Yield the features of each video, or the reason why there are none, as they come."""
     rows: dict[int, list[npt.NDArray[np.float32]]] = {}

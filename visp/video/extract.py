@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from visp.eval.kts import kts
 from visp.eval.shots import shots_from_change_points
+from visp.utils.progress import Bar
 from visp.video.decode import SAMPLING_TOLERANCE, VideoError, VideoReader, sampled, shown
 from visp.video.extractors import Extractor, Preprocess
 
@@ -120,7 +120,7 @@ def extract_features(
     rows: list[npt.NDArray[np.float32]] = []
     picks: list[int] = []
     network = 0.0
-    with tqdm(unit="frame", desc=shown(Path(path).name), disable=not progress, dynamic_ncols=True, leave=False) as bar:
+    with Bar(unit="frame", desc=shown(Path(path).name), disable=not progress, dynamic_ncols=True, leave=False) as bar:
         for item in read_batches(path, extract.preprocess, fps=fps, batch_size=frames_at_once):
             if isinstance(item, Ending):
                 return collected(rows, picks, item, network)
