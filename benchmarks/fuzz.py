@@ -35,7 +35,8 @@ import numpy as np
 import torch
 
 import visp
-from visp.cli import evaluation, study
+from visp.cli import study
+from visp.cli.options import read_scores
 from visp.data import (
     InMemoryDataset,
     VideoDataset,
@@ -472,7 +473,7 @@ KINDS = {
     "config": Kind(write_config, lambda path: study._read_config(path.parent), "config.json", damage=damage_json),
     "fold": Kind(write_crossval, read_fold, "fold.json", damage=damage_json),
     "results": Kind(write_crossval, lambda path: read_results(path.parent), "results.json", damage=damage_json),
-    "scores": Kind(write_scores, lambda path: evaluation._read_scores(str(path)), damage=damage_json),
+    "scores": Kind(write_scores, lambda path: read_scores(str(path)), damage=damage_json),
     "mp4": Kind(lambda path: write_video(path, "libx264", {"bf": "1"}), read_video, "input.mp4"),
     "mkv": Kind(lambda path: write_video(path, "mpeg4"), read_video, "input.mkv"),
     "avi": Kind(lambda path: write_video(path, "mpeg4"), read_video, "input.avi"),
