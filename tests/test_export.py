@@ -17,6 +17,8 @@ from visp.data.synthetic import make_corpus
 from visp.inputs import Standardization, carry
 from visp.weights import save_state
 
+pytestmark = pytest.mark.skipif(not hasattr(torch.export.Dim, "AUTO"), reason="needs torch 2.6")
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "transformer": lambda: visp.summarizers.Transformer(8, width=16),
     "csta": lambda: visp.summarizers.CSTA(8, width=64),
