@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Protocol, runtime_checkable
 
-from visp.data.video import Video, frames_of
+from visp.side_inputs import Video, frames_of
 
 SUMMARIZER_TEMPLATE = """\
 class MySummarizer(torch.nn.Module):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from visp.data.video import Video
+from visp.side_inputs import Video
 
 
 class Standardization(NamedTuple):

@@ -19,7 +19,7 @@ from visp.contracts import (
     run_summarizer,
 )
 from visp.contrastive import Span, at_least_float32
-from visp.data.video import Video
+from visp.side_inputs import Video
 from visp.utils.recompute import recomputed
 
 _Output = TypeVar("_Output")

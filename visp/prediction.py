@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from visp.contracts import placed, run_summarizer
-from visp.data.video import Video, frames_of
+from visp.side_inputs import Video, frames_of
 from visp.utils.modes import evaluation_mode
 
 

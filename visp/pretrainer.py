@@ -17,12 +17,12 @@ from visp.contracts import (
     warn_of_probabilities,
 )
 from visp.contrastive import Contrast, Similarity, Span, losses_of_pieces, recognition
-from visp.data.video import Video, frames_of_batch
 from visp.gradient_flow import GradientFlow
 from visp.passes import embed_pieces, score_videos
 from visp.registry import GRADIENT_FLOWS, SAMPLERS, SIMILARITIES, choose, choose_contrasts, describe
 from visp.regularizers import Reduction, SizeRule, TargetSize, binary_penalty, size_penalty
 from visp.samplers import Sampler
+from visp.side_inputs import Video, frames_of_batch
 from visp.utils.distributed import UnionBatch, join, num_processes
 from visp.utils.noise import Noise, Purpose, bernoulli
 

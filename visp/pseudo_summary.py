@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from visp.contracts import check_module, run_summarizer
 from visp.contrastive import at_least_float32
 from visp.data.dataset import VideoSource
-from visp.data.video import Video
+from visp.side_inputs import Video
 
 
 class PseudoSummaryOutput(NamedTuple):

@@ -213,7 +213,7 @@ def test_csta_on_tvsum_takes_no_score_too_many() -> None:
             SCORES,
             RATINGS,
             {"protocol": "csta", "benchmark": "SumMe"},
-            "benchmark must be one of summe, tvsum, mrhisum, got 'SumMe'",
+            "benchmark must be one of summe, tvsum, mrhisum, qfvs, got 'SumMe'",
         ),
         (SCORES, RATINGS, {"protocol": "otani", "benchmark": "tvsum"}, "upsampled to all frames, which needs picks"),
         (SCORES, KEPT[:1, :7], {"protocol": "scores", "benchmark": "summe", "picks": PICKS}, "needs n_frames"),

@@ -100,8 +100,12 @@ def test_ctrl_c_ends_the_comparison_at_once_and_the_run_resumes(videos: InMemory
         summarizer, encoder = Interrupts(), AttentionPoolEncoder(64)
     start = {name: value.clone() for name, value in summarizer.state_dict().items()}
     objective = visp.ViSPPretrainer(summarizer, encoder, contrast="windows", seed=0)
-    with pytest.raises(KeyboardInterrupt):
-        visp.pretrain(objective, videos, epochs=20, batch_size=8, progress=False, out_dir=tmp_path / "run")
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            visp.pretrain(objective, videos, epochs=20, batch_size=8, progress=False, out_dir=tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert summarizer.passes == 3
     assert_same(dict(summarizer.state_dict()), start)
     resumed, _ = run(videos, out_dir=tmp_path / "run", resume=True)

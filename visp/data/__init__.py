@@ -8,7 +8,7 @@ from visp.data.isolated import check_isolated
 from visp.data.layouts import read_layout, read_qvhighlights
 from visp.data.record import VideoRecord
 from visp.data.splits import Split, hold_out, make_splits, read_splits, write_splits
-from visp.data.video import Video
+from visp.side_inputs import Video
 
 __all__ = [
     "H5SchemaError",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from visp.data.stored import H5SchemaError
-from visp.data.video import Kind, Video, check_side
+from visp.side_inputs import Kind, Video, check_side
 
 KNOWN: Mapping[str, Kind] = {"picks": "frames", "change_points": "shots"}
 """What keys of the schema are; of any other name it is said, or it is of the whole video."""
@@ -24,7 +24,7 @@ class SideInputs:
 
     Args:
         with_: Their names, ``"text"`` or ``"audio=frames"``, or a mapping of names to
-            :data:`visp.data.video.Kind`.
+            :data:`visp.side_inputs.Kind`.
 
     Attributes:
         kinds: By name.

@@ -21,10 +21,10 @@ import torch
 from torch import nn
 
 from visp.data import VideoSource
-from visp.data.video import Video, frames_of_batch
 from visp.eval.agreement import agreement, spread_within_video
 from visp.eval.metrics import mean_defined
 from visp.pretrainer import ViSPPretrainer
+from visp.side_inputs import Video, frames_of_batch
 from visp.studies.cues import cues
 from visp.studies.fixed_scores import FrozenScores
 from visp.studies.identification import identify

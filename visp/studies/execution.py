@@ -21,13 +21,13 @@ from torch import nn
 
 from visp._version import __version__
 from visp.data import VideoSource
-from visp.data.video import frames_of_batch
 from visp.eval import make_summary
 from visp.eval.metrics import mean_defined
 from visp.factory import make_encoder, make_summarizer
 from visp.pretrainer import ViSPPretrainer
 from visp.pseudo_summary import PseudoSummaries, PseudoSummaryPretrainer
 from visp.registry import objective_options
+from visp.side_inputs import frames_of_batch
 from visp.studies.cross_validation import cross_validate
 from visp.studies.identification import identify
 from visp.studies.runs import FoldRun, Pretraining, Run, evaluator_of, key, read_run, weights_of

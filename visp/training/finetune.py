@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from visp.contracts import score
 from visp.data import VideoSource
 from visp.data.splits import Split
-from visp.data.video import frames_of
 from visp.eval import Evaluation
 from visp.inputs import carried
+from visp.side_inputs import frames_of
 from visp.training.batches import Batches
 from visp.training.devices import move
 from visp.training.loop import Run, Weights, execute

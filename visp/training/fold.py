@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from typing_extensions import Protocol, runtime_checkable
 
 from visp.contracts import check_logits, placed, score
-from visp.data.video import Video, frames_of
 from visp.inputs import Standardization
+from visp.side_inputs import Video, frames_of
 from visp.utils.noise import seeded
 from visp.weights import own_module
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from visp.contracts import Objective, placed, score
-from visp.data.video import Video
 from visp.eval.agreement import agreement, spread_within_video
 from visp.pretrainer import ViSPPretrainer
+from visp.side_inputs import Video
 from visp.training.collapse import CollapseWarning
 from visp.training.options import PretrainOptions
 from visp.training.run_state import RunState
