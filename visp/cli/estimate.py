@@ -27,19 +27,16 @@ def seconds_per_step(
         batch_size: Number of videos of a step.
         precision: Of the forward pass; on a processor without its instructions bfloat16 takes many times as long.
     """
-    import torch
-
     from visp.contracts import placed
-    from visp.training.step import AUTOCAST
+    from visp.training.step import autocast
 
     like = next(objective.parameters())
-    dtype = AUTOCAST[precision]
     batch = [placed(items[index], like) for index in range(min(len(items), batch_size, ENOUGH_VIDEOS))]
     for _ in range(2):  # the first is slower
         started = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the run says it
-            with torch.autocast(like.device.type, dtype=dtype, enabled=dtype is not None):
+            with autocast(precision, like.device):
                 loss = objective(batch).loss
             loss.backward()
         seconds = time.perf_counter() - started

@@ -59,9 +59,10 @@ def add_extraction(parser: argparse.ArgumentParser) -> None:
 
 
 def _features(options: argparse.Namespace) -> int:
+    from visp.utils.distributed import launched
     from visp.video import extract_corpus
 
-    first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun
+    first = launched()[0] == 0
     extractor = open_extractor(options, options.extractor_weights)
     corpus = extract_corpus(
         options.inputs,

@@ -24,7 +24,7 @@ from visp.data.h5 import H5Contents, dims, group_of, listed, open_h5, record_fro
 from visp.data.index import DigestIndex, contents_of, shapes_of
 from visp.data.record import VideoRecord
 from visp.data.schema import FEATURES_NDIM, dataset, features_shape, read_numbers, read_value
-from visp.data.side import SideInputs, With
+from visp.data.side import KNOWN, SideInputs, With
 from visp.data.stored import H5SchemaError, holds, names_of, reading
 
 OPEN_FILES = 64
@@ -162,7 +162,7 @@ class VideoDataset(Dataset[Any]):
             def read(name: str) -> Any:
                 if not holds(group, name):
                     return None
-                return read_value(group, name) if name in ("picks", "change_points") else read_numbers(group, name)
+                return read_value(group, name) if name in KNOWN else read_numbers(group, name)
 
             return self._side.beside(frames, len(data), read, self.stride, f"{path}: {key}")
 

@@ -147,7 +147,7 @@ def _humans(
 ) -> VideoEvaluation | None:
     """Evaluate each user in place of the prediction, with the others as the users."""
     fields = _fields(name, annotations, protocol, benchmark)
-    summaries = fields["user_summary"]
+    summaries = fields.get("user_summary", np.empty((0, 0)))  # where no shots are compared there are none
     compared = _ANNOTATION_KEYS[protocol_form(protocol, benchmark).annotated]
     if len(summaries) < 2:
         return None
@@ -200,11 +200,11 @@ def _fields(
     """Return the fields that the evaluation needs as arrays, or say which are missing."""
     compared = protocol_form(protocol, benchmark)
     annotation = _ANNOTATION_KEYS[compared.annotated]
+    needed = dict.fromkeys(("picks", "n_frames", "change_points", "user_summary", annotation))
     if not compared.shots:  # steps stand for frames, and nobody's summary is compared
         length = np.size(video.get(annotation, ()))
-        none = {"change_points": np.empty((0, 2)), "user_summary": np.empty((0, length))}
-        video = {**video, "picks": np.arange(length), "n_frames": length, **none}
-    needed = dict.fromkeys(("picks", "n_frames", "change_points", "user_summary", annotation))
+        video = {**video, "picks": np.arange(length), "n_frames": length}
+        needed = dict.fromkeys(("picks", "n_frames", annotation))
     missing = [key for key in needed if key not in video]
     if missing == ["user_scores"]:
         raise ValueError(

@@ -100,7 +100,7 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
     names = list(dataset.names) if isinstance(dataset, VideoSource) else [str(i) for i in range(len(dataset))]
     lengths = list(dataset.lengths) if isinstance(dataset, VideoSource) else None
     if options.segment_length is not None:
-        lengths = list(getattr(dataset, "lengths", [])) or [len(check_item(dataset[i])) for i in range(len(dataset))]
+        lengths = lengths or [len(check_item(dataset[index])) for index in range(len(dataset))]
         dataset = Segments(dataset, names, lengths, options.segment_length)
         names, lengths = dataset.names, dataset.lengths
     if len(dataset) < fewest:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from visp.contracts import placed
-from visp.training.options import RunOptions
+from visp.training.options import Precision, RunOptions
 from visp.training.run_state import RunState
 from visp.utils import distributed
 
@@ -22,6 +22,12 @@ AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 MOST_SKIPPED = 30
 """So many steps in a row may be skipped under fp16: the scale then has fallen from 65,536 to 0.00006."""
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Return the context of a forward pass; of float32 one that changes nothing."""
+    dtype = AUTOCAST[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def train_step(
@@ -45,8 +51,7 @@ def train_step(
     """
     optimizer, scaler = state.optimizer, state.scaler
     optimizer.zero_grad()
-    dtype = AUTOCAST[options.precision]
-    with torch.autocast(state.device.type, dtype=dtype, enabled=dtype is not None):
+    with autocast(options.precision, state.device):
         try:
             loss, logged = loss_of([placed(item, state.parameters[0]) for item in batch])
         except FloatingPointError as error:  # of the objective's own, which knows neither step nor names

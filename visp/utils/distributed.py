@@ -224,7 +224,7 @@ def torchrun_processes(device: str | torch.device, *, seconds: float = PATIENCE)
         SystemExit: The same, and a process that is still there has said so before.
     """
     device = torch.device(device)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if launched()[1] == 1 or dist.is_initialized():
         yield device
         return
     if device.type == "cuda":

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import nn
 
 from visp.data import VideoRecord
+from visp.utils.distributed import launched
 from visp.utils.files import check_outputs, locked
 from visp.utils.progress import Bar
 from visp.video.decode import VideoError, require_av, shown
@@ -327,7 +328,7 @@ class _Processes:
 @contextmanager
 def _processes() -> Iterator[_Processes]:
     """Join the other processes of ``torchrun`` where there are any."""
-    if not dist.is_available() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not dist.is_available() or launched()[1] == 1:
         yield _Processes(0, 1)
         return
     # They meet only at the end, and one share of the files may take days longer than another.
