@@ -6,7 +6,7 @@ import operator
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -124,7 +124,7 @@ class VideoDataset(Dataset[Any]):
         contents = contents_of(files, validate_h5 if validate == "full" else shapes_of, index)
         _refuse_other_dims(contents)
         self.feature_dim = contents[0].feature_dim
-        _warn_of_mixed_provenance(contents)
+        _warn_of_mixed_provenance(contents, self._side.kinds)
         self._provenance = [content.provenance for content in contents]
 
         videos = _named_videos(contents)
@@ -383,10 +383,14 @@ def _refuse_other_dims(contents: Sequence[H5Contents]) -> None:
         raise H5SchemaError(f"feature dimensions disagree: {said}")
 
 
-def _warn_of_mixed_provenance(contents: Sequence[H5Contents]) -> None:
+def _warn_of_mixed_provenance(contents: Sequence[H5Contents], side: Collection[str]) -> None:
+    """Warn of files that were made in different ways; attributes of a stream, ``name/...``, count where it is read."""
     known = [content for content in contents if content.provenance]
     differences = []
     for attribute in dict.fromkeys(name for content in known for name in content.provenance):
+        stream, slash, _ = attribute.partition("/")
+        if slash and stream not in side:
+            continue
         examples: dict[str | None, Path] = {}
         for content in known:
             examples.setdefault(content.provenance.get(attribute), content.path)
