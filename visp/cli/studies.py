@@ -255,7 +255,8 @@ def _run(
     result = run_study(study, options.out, cache=options.cache, jobs=options.jobs)
     if launched()[0] > 0:
         return
-    print(write_report(result, options.out, draw=draw, more=more(result), more_values=values(result)))
+    cache = options.cache or options.out / "runs"
+    print(write_report(result, options.out, draw=draw, more=more(result), more_values=values(result), cache=cache))
     print(f"\nwritten: {options.out}")
 
 
