@@ -50,8 +50,7 @@ class Video:
         def cut(name: str, value: Tensor) -> Tensor:
             kind = self.kinds.get(name, "whole")
             if kind == "shots":
-                inside = value[(value[:, 1] >= start) & (value[:, 0] < stop)]
-                return inside.clamp(start, max(start, stop - 1)) - start
+                return shots_within(value, start, stop)
             return value[start:stop] if kind == "frames" else value
 
         side = {name: cut(name, value) for name, value in self.side.items()}
@@ -65,6 +64,12 @@ class Video:
     def pin_memory(self) -> Video:
         """Return the video in page-locked memory; data loaders call this."""
         return self.map(Tensor.pin_memory)
+
+
+def shots_within(shots: Tensor, start: int, stop: int) -> Tensor:
+    """Return the shots (S, 2) that lie in a part of a video, counted from its start and clipped to it."""
+    inside = shots[(shots[:, 1] >= start) & (shots[:, 0] < stop)]
+    return inside.clamp(start, max(start, stop - 1)) - start
 
 
 def check_side(name: str, kind: Kind, shape: tuple[int, ...], length: int) -> None:

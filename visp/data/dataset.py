@@ -24,7 +24,7 @@ from visp.data.h5 import H5Contents, dims, group_of, listed, open_h5, record_fro
 from visp.data.index import DigestIndex, contents_of, shapes_of
 from visp.data.record import VideoRecord
 from visp.data.schema import FEATURES_NDIM, dataset, features_shape, read_numbers, read_value
-from visp.data.side import KNOWN, SideInputs, With
+from visp.data.side import KNOWN, SideInputs, With, rows_of
 from visp.data.stored import H5SchemaError, holds, names_of, reading
 
 OPEN_FILES = 64
@@ -58,6 +58,15 @@ class VideoSource(Protocol):
 
     def record(self, index: int) -> VideoRecord:
         """Return the whole record of one video."""
+        ...
+
+
+@runtime_checkable
+class ReadsParts(Protocol):
+    """What a set of videos may do besides: give a part of a video without reading the rest."""
+
+    def part(self, index: int, start: int, stop: int) -> Any:
+        """Return frames ``start`` to ``stop``, without the last, of one video."""
         ...
 
 
@@ -146,6 +155,20 @@ class VideoDataset(Dataset[Any]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Any:
+        return self._read(index, None)
+
+    def part(self, index: int, start: int, stop: int) -> Any:
+        """Return frames ``start`` to ``stop``, without the last, of one video, as ``self[index][start:stop]`` does.
+
+        Only their rows are read.
+
+        Raises:
+            IndexError: There is no such video, or it has no such frames.
+        """
+        _check_part(start, stop, self.lengths[index])
+        return self._read(index, (start, stop))
+
+    def _read(self, index: int, part: tuple[int, int] | None) -> Any:
         path, key = self._places[_checked_index(index, len(self))]
         with _video_of(path, key):
             group = group_of(self._file(path), key)
@@ -153,18 +176,25 @@ class VideoDataset(Dataset[Any]):
                 raise H5SchemaError(f"{path}: {key}: no 'features'")
             data = dataset(group, "features")
             features_shape(group)
+            rows = slice(0, len(data)) if part is None else rows_of(*part, self.stride)
+            if rows.stop > len(data):
+                raise H5SchemaError(f"{path}: {key}/features: {len(data)} rows, where there were more")
             # Of chunks HDF5 picks rows one by one, which takes longer than reading all of them.
-            rows = data[:: self.stride] if data.chunks is None else data[:][:: self.stride].copy()
-            frames = _tensor(rows, self.dtype, f"{path}: {key}/features")
+            step = self.stride if data.chunks is None else 1
+            values = data[rows.start : rows.stop : step][:: self.stride // step]
+            frames = _tensor(values.copy() if step < self.stride else values, self.dtype, f"{path}: {key}/features")
             if not self._side:
                 return frames
 
-            def read(name: str) -> Any:
+            def read(name: str, rows: slice) -> Any:
                 if not holds(group, name):
                     return None
-                return read_value(group, name) if name in KNOWN else read_numbers(group, name)
+                if name in KNOWN:
+                    values = read_value(group, name)
+                    return values.shape, values[rows]
+                return tuple(dataset(group, name).shape), read_numbers(group, name, rows)
 
-            return self._side.beside(frames, len(data), read, self.stride, f"{path}: {key}")
+            return self._side.beside(frames, len(data), read, self.stride, f"{path}: {key}", part)
 
     def record(self, index: int) -> VideoRecord:
         """Return the whole record of one video, strided, with features (T, d) in float32.
@@ -307,16 +337,32 @@ class InMemoryDataset(Dataset[Any]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Any:
+        return self._read(index, None)
+
+    def part(self, index: int, start: int, stop: int) -> Any:
+        """Return frames ``start`` to ``stop``, without the last, of one video, as ``self[index][start:stop]`` does.
+
+        Raises:
+            IndexError: There is no such video, or it has no such frames.
+        """
+        _check_part(start, stop, self.lengths[index])
+        return self._read(index, (start, stop))
+
+    def _read(self, index: int, part: tuple[int, int] | None) -> Any:
         record = self._records[_checked_index(index, len(self))]
-        frames = _tensor(record.features[:: self.stride].copy(), self.dtype, f"{record.name}: features")
+        of_part = slice(None) if part is None else rows_of(*part, self.stride)
+        frames = _tensor(record.features[of_part][:: self.stride].copy(), self.dtype, f"{record.name}: features")
         if not self._side:
             return frames
 
-        def read(name: str) -> Any:
+        def read(name: str, rows: slice) -> Any:
             found = record.side.get(name, getattr(record, name, None))
-            return None if found is None else np.asarray(found)
+            if found is None:
+                return None
+            values = np.asarray(found)
+            return values.shape, values[rows] if values.ndim else values
 
-        return self._side.beside(frames, len(record.features), read, self.stride, record.name)
+        return self._side.beside(frames, len(record.features), read, self.stride, record.name, part)
 
     def record(self, index: int) -> VideoRecord:
         """Return the whole record of one video, strided; its arrays are those that were given.
@@ -430,6 +476,11 @@ def _checked_index(index: int, length: int) -> int:
     if not -length <= position < length:
         raise IndexError(f"video {position} of {length}")
     return position % length
+
+
+def _check_part(start: int, stop: int, length: int) -> None:
+    if not 0 <= start < stop <= length:
+        raise IndexError(f"frames {start} to {stop} of {length}")
 
 
 def _length_after(stride: int, length: int) -> int:
