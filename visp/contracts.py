@@ -216,6 +216,8 @@ def check_logits(logits: object, frames: Tensor, owner: object) -> Tensor:
         ValueError: not of shape (T,).
     """
     length = frames.shape[0]
+    if isinstance(logits, Tensor) and logits.shape == (length,) and logits.is_floating_point():
+        return logits
     hint = (
         "If the summarizer returns something else, wrap it: visp.adapt_summarizer(module, output=..., "
         "logits_from=..., probabilities=...)"
@@ -226,9 +228,7 @@ def check_logits(logits: object, frames: Tensor, owner: object) -> Tensor:
         raise TypeError(said)
     if logits.shape != (length,):
         raise ValueError(said)
-    if not logits.is_floating_point():
-        raise TypeError(f"{said}; logits are real numbers")
-    return logits
+    raise TypeError(f"{said}; logits are real numbers")
 
 
 def check_finite_logits(logits: Tensor, index: int, owner: object) -> Tensor:
@@ -336,14 +336,14 @@ def check_embedding_lengths(lengths: Sequence[int], embeddings: Sequence[Tensor]
 
 def check_vector(value: object, source: str, hint: str, given: str = "") -> Tensor:
     """Return the value if it is a floating-point vector (e,), e >= 1; else raise as `check_embedding` does."""
+    if isinstance(value, Tensor) and value.ndim == 1 and value.numel() > 0 and value.is_floating_point():
+        return value
     said = f"{source} returned {describe_value(value)}{given}; expected an embedding, one vector (e,). {hint}"
     if not isinstance(value, Tensor):
         raise TypeError(said)
     if value.ndim != 1 or value.numel() == 0:
         raise ValueError(said)
-    if not value.is_floating_point():
-        raise TypeError(f"{said}; embeddings are real numbers")
-    return value
+    raise TypeError(f"{said}; embeddings are real numbers")
 
 
 def fits_frames(value: object, length: int) -> bool:
