@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from visp.data import Video, VideoSource
-from visp.data.dataset import ReadsParts
+from visp.data.source import ReadsParts
 from visp.prediction import segment_bounds
 
 
