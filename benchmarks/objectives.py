@@ -43,6 +43,8 @@ CONTRASTS: dict[str, dict[str, Any]] = {
     "windows of 12": {"contrast": "windows", "window": 12},
     "windows of 24": {"contrast": "windows", "window": 24},
     "both": {"contrast": "both"},
+    "both, window weight 1": {"contrast": "both", "window_weight": 1.0},
+    "both, window weight 0.25": {"contrast": "both", "window_weight": 0.25},
     "both, windows of 4": {"contrast": "both", "window": 4},
     "both, marginalization": {"contrast": "both", "gradient_flow": "marginalization"},
     "both, hard negatives": {"contrast": "both", "hard_negatives": True},

@@ -247,6 +247,7 @@ def test_every_option_is_tried() -> None:
         "--similarity",
         "--contrast",
         "--window",
+        "--window-weight",
         "--weight-decay",
         "--clip-grad-norm",
         "--warmup-steps",
