@@ -248,6 +248,7 @@ def test_every_option_is_tried() -> None:
         "--contrast",
         "--window",
         "--window-weight",
+        "--crop",
         "--weight-decay",
         "--clip-grad-norm",
         "--warmup-steps",

@@ -743,6 +743,48 @@ def test_resume_in_a_folder_without_a_checkpoint_leaves_its_files(tmp_path: Path
     assert contents(tmp_path) == before
 
 
+class Places(nn.Module):
+    """Scores frames, the first of whose features is their place in the video, and remembers the places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(4, 1)
+        self.seen: list[list[int]] = []
+
+    def forward(self, frames: Tensor) -> Tensor:
+        self.seen.append(frames[:, 0].int().tolist())
+        return self.score(frames).squeeze(-1)  # type: ignore[no-any-return]
+
+
+def numbered_videos(lengths: Sequence[int]) -> list[Tensor]:
+    return [torch.cat([torch.arange(n)[:, None], torch.randn(n, 3)], dim=1) for n in lengths]
+
+
+def test_a_crop_is_a_stretch_of_each_video_drawn_anew_in_every_step() -> None:
+    summarizer = Places()
+    pretrainer = visp.ViSPPretrainer(summarizer, MeanEncoder(), seed=0)
+    lengths = (10, 11, 20, 1, 2, 30, 25, 16)
+    pretrain(pretrainer, numbered_videos(lengths), epochs=6, crop=0.6, standardize=False, controls=False)
+    assert sorted(map(len, summarizer.seen)) == sorted(6 * [6, 7, 12, 1, 2, 18, 15, 10])
+    assert all(places == list(range(places[0], places[-1] + 1)) for places in summarizer.seen)
+    assert len({places[0] for places in summarizer.seen if len(places) == 18}) > 1
+
+
+def test_a_resumed_run_draws_the_crops_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    for folder, epochs in (("resumed", (1, 3)), ("straight", (3,))):
+        for number in epochs:
+            pretrain(noisy_pretrainer(), videos(), epochs=number, crop=0.5, out_dir=tmp_path / folder, resume=True)
+    assert_same_run(tmp_path / "resumed", tmp_path / "straight")
+    with pytest.raises(CheckpointError, match=r"crop was 0\.5 and is"):
+        pretrain(noisy_pretrainer(), videos(), epochs=4, crop=0.7, out_dir=tmp_path / "resumed", resume=True)
+
+
+@pytest.mark.parametrize("crop", [0.0, 1.0, -1.0, math.nan])
+def test_a_crop_that_is_no_share_is_refused(crop: float) -> None:
+    with pytest.raises(ValueError, match=r"crop must be in \(0, 1\), got"):
+        pretrain(linear_pretrainer(), videos(), crop=crop)
+
+
 def test_segments_are_videos_of_their_own(tmp_path: Path) -> None:
     found = []
     whole = InMemoryDataset(make_corpus(8, feature_dim=4, num_shots=3, shot_length=(2, 3)))
