@@ -744,30 +744,33 @@ def test_resume_in_a_folder_without_a_checkpoint_leaves_its_files(tmp_path: Path
 
 
 class Places(nn.Module):
-    """Scores frames, the first of whose features is their place in the video, and remembers the places."""
+    """Remembers the first and second feature of the frames that it scores: their place, and the video's length."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.score = nn.Linear(4, 1)
-        self.seen: list[list[int]] = []
+        self.score = nn.Linear(3, 1)
+        self.seen: list[tuple[int, list[int]]] = []
 
     def forward(self, frames: Tensor) -> Tensor:
-        self.seen.append(frames[:, 0].int().tolist())
+        self.seen.append((int(frames[0, 1]), frames[:, 0].int().tolist()))
         return self.score(frames).squeeze(-1)  # type: ignore[no-any-return]
-
-
-def numbered_videos(lengths: Sequence[int]) -> list[Tensor]:
-    return [torch.cat([torch.arange(n)[:, None], torch.randn(n, 3)], dim=1) for n in lengths]
 
 
 def test_a_crop_is_a_stretch_of_each_video_drawn_anew_in_every_step() -> None:
     summarizer = Places()
-    pretrainer = visp.ViSPPretrainer(summarizer, MeanEncoder(), seed=0)
-    lengths = (10, 11, 20, 1, 2, 30, 25, 16)
-    pretrain(pretrainer, numbered_videos(lengths), epochs=6, crop=0.6, standardize=False, controls=False)
-    assert sorted(map(len, summarizer.seen)) == sorted(6 * [6, 7, 12, 1, 2, 18, 15, 10])
-    assert all(places == list(range(places[0], places[-1] + 1)) for places in summarizer.seen)
-    assert len({places[0] for places in summarizer.seen if len(places) == 18}) > 1
+    pretrainer = visp.ViSPPretrainer(summarizer, MeanEncoder(3), seed=0)
+    shortest = {10: 6, 11: 7, 20: 12, 1: 1, 2: 2, 30: 18, 25: 15, 16: 10}
+    places = [torch.stack([torch.arange(n), torch.full((n,), n), torch.zeros(n)], dim=1).float() for n in shortest]
+
+    pretrain(pretrainer, places, epochs=20, crop=0.6, standardize=False, controls=False)
+
+    assert len(summarizer.seen) == 20 * len(shortest)
+    for length, seen in summarizer.seen:
+        assert seen == list(range(seen[0], seen[-1] + 1))
+        assert shortest[length] <= len(seen) <= length
+    of_longest = [seen for length, seen in summarizer.seen if length == 30]
+    assert len({len(seen) for seen in of_longest}) > 5
+    assert len({seen[0] for seen in of_longest}) > 5
 
 
 def test_a_resumed_run_draws_the_crops_of_an_uninterrupted_one(tmp_path: Path) -> None:

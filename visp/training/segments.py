@@ -65,14 +65,15 @@ def _changes_items(videos: ReadsParts) -> bool:
 
 
 def random_stretch(item: Any, share: float) -> Any:
-    """Return a stretch of a video, drawn from torch's global generator.
+    """Return a stretch of a video whose length and start are drawn from torch's global generator.
 
     Args:
         item: Frames (T, ...), a video with side inputs, or a tuple of what has one row per frame.
-        share: Of its frames, in (0, 1); at least two are kept where there are two.
+        share: Least share of its frames, in (0, 1); at least two are kept where there are two.
     """
     total = len(item[0] if isinstance(item, tuple) else item)
-    length = min(total, max(2, round(share * total)))
+    least = min(total, max(2, round(share * total)))
+    length = int(torch.randint(least, total + 1, ()))
     start = int(torch.randint(total - length + 1, ()))
     return _stretch(item, start, start + length)
 
