@@ -94,7 +94,11 @@ class StraightThrough(Gating):
 
 
 class Marginalization:
-    """Replace dropped frames by another video's, :func:`marginalized`; for features whose zero means something."""
+    """Replace dropped frames by another video's, :func:`marginalized`; for features whose zero means something.
+
+    Raises:
+        ValueError: When called without donors.
+    """
 
     needs_donors = True
 

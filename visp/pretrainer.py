@@ -159,7 +159,8 @@ class ViSPPretrainer(nn.Module):
             The loss and what explains it.
 
         Raises:
-            ValueError: If the batch or what a module returns does not fit; the message names which.
+            ValueError: If the batch or the shape of what a module returns does not fit; the message names which.
+            TypeError: If a module does not return real numbers, or a video carries side inputs that it does not take.
         """
         given, videos = videos, frames_of_batch(videos)
         batch = self._union(videos)  # the videos of all processes

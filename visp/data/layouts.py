@@ -83,6 +83,7 @@ def read_layout(
 
     Raises:
         FileNotFoundError: A file is missing.
+        ValueError: No file is given, or streams that are kept apart have one name.
         H5SchemaError: A file has none of the layouts, or a video cannot be read; the message says what was found.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)

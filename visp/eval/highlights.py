@@ -244,7 +244,15 @@ def evaluate_rated(
 
 
 def mean_of_batches(values: Sequence[float], batch_size: int) -> float:
-    """Return the mean over batches of their means, in which a short last batch weighs as much as a full one."""
+    """Return the mean over batches of their means, in which a short last batch weighs as much as a full one.
+
+    Args:
+        values: (n,) of the videos, in order; those that are nan do not count.
+        batch_size: Number of videos in a batch, at least 1.
+
+    Raises:
+        ValueError: If ``batch_size`` is less than 1.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     batches = [values[start : start + batch_size] for start in range(0, len(values), batch_size)]
