@@ -116,7 +116,13 @@ def plot_saliency(
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read ``metrics.jsonl`` of a run, one dict a step; a last line that is not finished is left out.
+    """Read the metrics of a run; a last line that is not finished is left out.
+
+    Args:
+        path: Its ``metrics.jsonl``.
+
+    Returns:
+        One dict per step, by name of the metric.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -148,7 +148,7 @@ class ViSPPretrainer(nn.Module):
         return 1 if alone and not self.gradient_flow.needs_donors else 2
 
     def forward(self, videos: Sequence[Tensor | Video]) -> ViSPOutput:
-        """Compute the loss of one batch; in training mode the noise and the multiplier of a size target step too.
+        """Compute the loss of one batch, Eq. 10; in training mode the noise and a size target's multiplier step too.
 
         Args:
             videos: N videos, each (T_i, ...) frames of any length with the same trailing axes, alone or with side

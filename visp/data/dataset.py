@@ -372,7 +372,14 @@ def as_dataset(videos: object) -> VideoSource:
 
 
 def collate_videos(batch: Sequence[Tensor]) -> list[Tensor]:
-    """Keep a batch a list of (T_i, d) tensors, for ``DataLoader(..., collate_fn=collate_videos)``."""
+    """Keep a batch a list, for ``DataLoader(..., collate_fn=collate_videos)``: videos differ in length.
+
+    Args:
+        batch: Videos of (T_i, d) features each, or whatever the items of the dataset are.
+
+    Returns:
+        The same, neither stacked nor padded.
+    """
     return list(batch)
 
 

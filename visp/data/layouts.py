@@ -107,6 +107,12 @@ def read_layout(
 def read_qvhighlights(path: str | os.PathLike[str]) -> list[RatedQuery]:
     """Read a jsonl file of QVHighlights' form: per line ``vid``, ``duration`` and the raters' scores of relevant clips.
 
+    Args:
+        path: A file such as ``highlight_val_release.jsonl`` (QVHighlights, Lei et al. 2021).
+
+    Returns:
+        One entry per line, its ratings for every 2-second clip of the video.
+
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: A line is not of that form; it is named.

@@ -81,7 +81,7 @@ class VideoFeatures:
         return self.n_frames / self.duration
 
     def at(self, fps: float) -> VideoFeatures:
-        """Return only the rows that a sampling rate of ``fps`` takes of these."""
+        """Return only the rows that a sampling rate of ``fps`` frames a second takes of these."""
         intervals = np.floor(self.frame_times[self.picks] * fps + SAMPLING_TOLERANCE)
         rows = np.flatnonzero(np.diff(intervals, prepend=-1) > 0)
         return VideoFeatures(self.features[rows], self.picks[rows], self.frame_times, self.damaged, self.seconds)

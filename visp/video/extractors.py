@@ -43,12 +43,15 @@ class GoogLeNetPool5(nn.Module):
         self.googlenet = GoogLeNetTrunk()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images (B, 3, 224, 224) to features (B, 1024) of norm 1."""
+        """Return the features (B, 1024), of L2 norm 1, of images (B, 3, 224, 224) normalised as for ImageNet."""
         pooled = self.googlenet(images).mean(dim=(2, 3))
         return F.normalize(pooled, dim=1)
 
     def load_weights(self, path: str | os.PathLike[str]) -> None:
         """Load torchvision's GoogLeNet weights, in place; classifiers in the file are left out.
+
+        Args:
+            path: A file of torchvision's state dict, such as ``googlenet-1378be20.pth``.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -158,6 +161,9 @@ def make_extractor(name: str | None = None, weights: str | os.PathLike[str] | No
         weights: File of weights; ``"imagenet"`` for the published ones, which EfficientNet-Lite0 has with the extra
             ``features`` and uses by default, and which are fetched for GoogLeNet; ``"random"`` to try the pipeline.
             A factory's model has its own weights where none are given.
+
+    Returns:
+        The image model with the preparation that it wants.
 
     Raises:
         FileNotFoundError: If there is no such file of weights.
