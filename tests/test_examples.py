@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import visp
 from visp.data.synthetic import write_corpus
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+NOTEBOOK = EXAMPLES / "tour.ipynb"
 WEIGHTS = {
     "pretrain_csta.py": "csta.pt",
     "pretrain_googlenet.py": "runs/googlenet/weights.pt",
@@ -47,7 +50,12 @@ def run(example: str, folder: Path, *arguments: str) -> str:
 
 
 def test_every_example_is_run() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*WEIGHTS, "own_videos.py", "paper_figures.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        *WEIGHTS,
+        "controls.py",
+        "own_videos.py",
+        "paper_figures.py",
+    }
 
 
 @pytest.mark.parametrize("example", WEIGHTS)
@@ -69,6 +77,32 @@ def test_the_figures_of_the_paper_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     run("paper_figures.py", tmp_path, "--epochs", "1")
     assert (tmp_path / "figures" / "figures.png").stat().st_size > 10_000
+
+
+def test_the_controls_leave_their_table(tmp_path: Path) -> None:
+    assert "agreement between seeds" in run("controls.py", tmp_path, "--epochs", "2")
+    assert "agreement between seeds" in (tmp_path / "controls.md").read_text()
+
+
+def test_the_notebook_is_what_the_scripts_make() -> None:
+    spec = importlib.util.spec_from_file_location("make_notebook", EXAMPLES.parent / "docs" / "make_notebook.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert NOTEBOOK.read_text(encoding="utf-8") == module.notebook(), "run: python docs/make_notebook.py"
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for number, cell in enumerate(cells):
+        code, changed = re.subn(r"epochs=\d+, ", "epochs=1, ", "".join(cell["source"]))
+        assert changed == code.startswith("options = ")
+        exec(compile(code, f"cell {number}", "exec"), namespace)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left >= {"my_summarizer.pt", "runs/transformer/weights.pt", "controls.md", "pretrained.pt"}
 
 
 def test_own_videos_become_a_summary_with_sound(tmp_path: Path) -> None:
