@@ -419,7 +419,7 @@ def write_video(path: Path, codec: str, options: dict[str, str] | None = None) -
 def read_video(path: Path) -> None:
     from visp.video.extract import read_batches
 
-    for _ in read_batches(path, lambda image: torch.from_numpy(image[:4, :4].copy()), threads=1):
+    for _ in read_batches(path, [lambda image: torch.from_numpy(image[:4, :4].copy())], threads=1):
         pass
 
 

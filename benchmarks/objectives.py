@@ -12,7 +12,7 @@ several of it may work on one folder.
 from __future__ import annotations
 
 import argparse
-import fcntl
+import contextlib
 import itertools
 import json
 import time
@@ -32,7 +32,7 @@ from visp.data.synthetic import CORPORA, make_corpus
 from visp.encoders import AttentionPoolEncoder
 from visp.summarizers import CSTA, GoogleNet, Transformer
 from visp.training.standardize import StandardizedVideos, standardization
-from visp.utils.files import replacing
+from visp.utils.files import locked, replacing
 
 EMBEDDED_STEPS, REAL_STEPS, BATCH_SIZE, REAL_STRIDE = 200, 100, 16, 4
 CONTRASTS: dict[str, dict[str, Any]] = {
@@ -236,11 +236,7 @@ def main() -> None:
         steps = options.steps or (REAL_STEPS if corpus == "real" else EMBEDDED_STEPS)
         cell = Cell(corpus, summarizer, contrast, seed, steps)
         path = options.out / f"{cell.name}.json"
-        with (options.out / f"{cell.name}.lock").open("w") as lock:  # given up by the system if the run is killed
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
+        with contextlib.suppress(BlockingIOError), locked(path):  # another process is at it
             if path.exists():
                 continue
             result = run(cell, options.data or [], options.labels or [])

@@ -11,7 +11,7 @@ script may be stopped and started at will, and several of it may work on one fol
 from __future__ import annotations
 
 import argparse
-import fcntl
+import contextlib
 import json
 import math
 import os
@@ -35,7 +35,7 @@ from visp.studies.fixed_scores import FrozenScores
 from visp.studies.identification import identify
 from visp.training import pretrain
 from visp.training.standardize import StandardizedVideos, standardization
-from visp.utils.files import replacing
+from visp.utils.files import locked, replacing
 
 EMBEDDED_VIDEOS, EMBEDDED_WIDTH, EMBEDDED_EPOCHS = 20, 256, 60
 REAL_STRIDE, REAL_EPOCHS = 4, 40
@@ -200,11 +200,7 @@ def main() -> None:
         path = options.out / f"{cell.name}.json"
         if options.only not in cell.name or path.exists():
             continue
-        with (options.out / f"{cell.name}.lock").open("w") as lock:  # given up by the system if the run is killed
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
+        with contextlib.suppress(BlockingIOError), locked(path):  # another process is at it
             if path.exists():
                 continue
             result = run(cell, options.out, options.data or [])

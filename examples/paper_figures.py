@@ -1,4 +1,4 @@
-"""Draw the kinds of figures of the paper on the embedded corpus: needs ``pip install "visp[plot]"``.
+"""Draw the figures of the paper on the embedded corpus, each by its study: needs ``pip install "visp[plot]"``.
 
 python examples/paper_figures.py --out figures
 """
@@ -6,86 +6,84 @@ python examples/paper_figures.py --out figures
 from __future__ import annotations
 
 import argparse
+import warnings
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
 from matplotlib.figure import Figure
-from torch import nn
 
-import visp
-from visp.data import InMemoryDataset, make_splits
-from visp.data.synthetic import make_corpus
-from visp.plots import plot_distribution, plot_grid, plot_metrics, plot_saliency, plot_sweep
-from visp.studies.cross_validation import cross_validate
-from visp.studies.significance import compare
-
-RECORDS = make_corpus(8, feature_dim=16, num_shots=6, shot_length=(3, 5))
-VIDEOS = InMemoryDataset(RECORDS)
-EVALUATOR = visp.Evaluator(VIDEOS, benchmark="summe", protocol="scores")
-
-
-def make_summarizer() -> nn.Module:
-    """Make a small summarizer."""
-    return nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1), nn.Flatten(0))
-
-
-def pretrained(epochs: int, out: Path | None = None, size: float = 0.3, temperature: float = 0.5) -> nn.Module:
-    """Pretrain a summarizer on the corpus."""
-    torch.manual_seed(0)
-    summarizer, encoder = make_summarizer(), visp.encoders.AttentionPoolEncoder(feature_dim=16)
-    sampler = visp.ConcreteSampler(temperature)
-    pretrainer = visp.ViSPPretrainer(summarizer, encoder, size=size, sampler=sampler, seed=0)
-    visp.pretrain(pretrainer, VIDEOS, epochs=epochs, batch_size=8, out_dir=out, progress=False)
-    return summarizer
+from visp.data import VideoDataset
+from visp.data.synthetic import write_corpus
+from visp.factory import make_summarizer
+from visp.studies.ablation import ablation, draw_variants
+from visp.studies.batch_size import batch_sizes, draw_batch_sizes
+from visp.studies.curves import draw_curves
+from visp.studies.diversity import diversity, draw_diversity
+from visp.studies.rounds import WITH_AND_WITHOUT, draw_rounds
+from visp.studies.runs import weights_of
+from visp.studies.saliency import draw_saliency, saliency_rows
+from visp.studies.scaling import draw_scales, scales
+from visp.studies.search import draw_search, sobol_points
+from visp.studies.study import Labelled, Study, StudyResult, Variant, run_study
+from visp.weights import load_weights
 
 
 def main() -> None:
-    """Train what the figures show, and draw them."""
+    """Run each study at a tiny size, and draw its figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=30, help="epochs of each run")
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder of figures and runs; must be new")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of each pretraining")
+    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder of figures, videos and runs")
     options = parser.parse_args()
+    out, cache = options.out, options.out / "runs"
+    warnings.simplefilter("ignore")  # of so small batches, and of so short runs that teach nothing
+    out.mkdir(parents=True, exist_ok=True)
+    corpus: dict[str, Any] = {"num_videos": 8, "feature_dim": 16, "num_shots": 6, "shot_length": (2, 4)}
+    write_corpus(out / "corpus.h5", overwrite=True, **corpus)
+    write_corpus(out / "others.h5", overwrite=True, seed=1, **corpus)
+    labelled = Labelled(str(out / "corpus.h5"), "tvsum", user_scores="user_summary", folds=2)
 
-    summarizer = pretrained(options.epochs, options.out / "run")
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    (saliency, curve, sweep), (grid, rounds, _) = figure.subplots(2, 3)
-    figure.delaxes(_)
-
-    record = RECORDS[0]
-    scores = {"users": record.gtscore, "ViSP": visp.predict(summarizer, record.features)}
-    plot_saliency({name: np.asarray(values) for name, values in scores.items()}, saliency)
-    for key in ("mi_lower_bound", "mi_ceiling"):
-        plot_metrics(options.out / "run" / "metrics.jsonl", curve, key=key)
-    curve.set_ylabel("nats")
-
-    sizes, temperatures = (0.2, 0.3), (0.3, 0.6)
-    taus = np.array(
-        [[EVALUATOR(pretrained(options.epochs, size=s, temperature=t)).tau for s in sizes] for t in temperatures]
-    )
-    plot_sweep(sizes, taus[0], sweep, xlabel="share of frames to keep", label=f"temperature {temperatures[0]}")
-    plot_sweep(sizes, taus[1], sweep, xlabel="share of frames to keep", label=f"temperature {temperatures[1]}")
-    plot_grid(taus, grid, x=sizes, y=temperatures, xlabel="share of frames to keep", ylabel="temperature")
-
-    splits = make_splits(VIDEOS.names, folds=2)
-    start = {key: value.clone() for key, value in summarizer.state_dict().items()}
-    found = [
-        cross_validate(
-            make_summarizer,
-            VIDEOS,
-            splits,
-            evaluator=EVALUATOR,
-            rounds=3,
-            pretrained=weights,
-            epochs=options.epochs,
-            progress=False,
+    def run(name: str, variants: tuple[Variant, ...], seeds: int = 1) -> StudyResult:
+        study = Study(
+            name,
+            variants,
+            (labelled,),
+            seeds=tuple(range(seeds)),
+            summarizer="transformer",
+            training={"epochs": options.epochs, "batch_size": 8},
+            finetuning={"epochs": 1},
         )
-        for weights in (None, start)
-    ]
-    by_name = {"scratch": found[0].per_round(), "ViSP": found[1].per_round()}
-    plot_distribution(by_name, rounds, p_value=compare(found[0], found[1]).p_value)
-    figure.savefig(options.out / "figures.png", dpi=150)
-    print(f"drawn: {options.out / 'figures.png'}")
+        return run_study(study, out / name, cache=cache, progress=False)
+
+    def save(name: str, draw: Any) -> None:
+        figure = Figure(layout="constrained")
+        draw(figure)
+        figure.savefig(out / f"{name}.png", dpi=150)
+        print(f"drawn: {out / name}.png")
+
+    save("figure3_batch_size", partial(draw_batch_sizes, run("batch-size", batch_sizes((2, 4, 8)))))
+    search = run("search", sobol_points(4))
+    save("figure4_search", partial(draw_search, search))
+    rounds = run("significance", WITH_AND_WITHOUT, seeds=2)
+    save("figure6_significance", partial(draw_rounds, rounds))
+    shares = scales((0.25, 0.5), out_domain=(str(out / "others.h5"),))
+    save("figure7_scaling", partial(draw_scales, run("scaling", shares)))
+
+    videos = VideoDataset(out / "corpus.h5")
+    models = {}
+    for label, source in (
+        ("ViSP", rounds.pretrainings["ViSP"][0]),
+        ("ViSP, fine-tuned", rounds.folds["ViSP", "corpus"][0]),
+        ("not pretrained", rounds.folds["not pretrained", "corpus"][0]),
+    ):
+        models[label] = make_summarizer("transformer", videos.feature_dim)
+        load_weights(models[label], weights_of(source, cache))
+    video = rounds.folds["ViSP", "corpus"][0].split.test[0]
+    save("figure8_saliency", partial(draw_saliency, saliency_rows(videos, video, models)))
+    save("section44_diversity", partial(draw_diversity, diversity(rounds, cache)))
+    variants = run("ablation", ablation(fsa=False))
+    save("table3_ablation", partial(draw_variants, variants))
+    save("training_curves", partial(draw_curves, variants, cache=cache))
 
 
 if __name__ == "__main__":

@@ -6,15 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tests.builders import LinearSummarizer, MeanEncoder, make_videos
 from tests.summarizer_shapes import A2SummShaped, D, H, PGLSUMShaped, video_and_text
-from visp.adapters import adapt_encoder
 from visp.contracts import (
-    EncodesVideo,
-    Summarizer,
-    VideoEncoder,
     check_batch_size,
     check_embedding,
     check_embedding_lengths,
@@ -23,28 +19,12 @@ from visp.contracts import (
     check_logits,
     check_module,
     check_objective,
-    embed_with,
     look_like_probabilities,
-    run_encoder,
-    run_summarizer,
 )
 from visp.data import VideoRecord
 from visp.pretrainer import ViSPPretrainer
 
 T = 7
-
-
-def test_encode_is_used_where_there_is_one() -> None:
-    encoder = Encodes()
-    plain = adapt_encoder(PGLSUMShaped(), hidden_from="norm")
-    assert isinstance(encoder, EncodesVideo)
-    assert not isinstance(plain, EncodesVideo)
-    assert isinstance(plain, VideoEncoder)
-    assert isinstance(encoder, Summarizer)
-    assert not isinstance("csta", Summarizer)
-    frames = torch.randn(T, D)
-    torch.testing.assert_close(embed_with(encoder)(frames), frames.mean(dim=0))
-    assert embed_with(plain) is plain
 
 
 def test_check_logits() -> None:
@@ -81,57 +61,6 @@ def test_frames_with_more_axes_are_named_where_logits_do_not_fit() -> None:
     frames = torch.randn(T, 3, D)
     with pytest.raises(ValueError, match=r"shape \(7, 3\), float32 for frames \(7, 3, 6\), which are not \(T, d\)"):
         check_logits(nn.Linear(D, 1)(frames).squeeze(-1), frames, "Linear")
-
-
-@pytest.mark.parametrize("layer", [nn.Linear(4, 3), nn.LSTM(4, 3), nn.MultiheadAttention(4, 2)])
-def test_a_wrong_feature_dimension_is_named_with_the_first_layer(layer: nn.Module) -> None:
-    class Encoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embed = layer
-
-        def forward(self, frames: Tensor) -> Tensor:
-            value = layer(frames, frames, frames) if isinstance(layer, nn.MultiheadAttention) else layer(frames)
-            return (value if isinstance(layer, nn.Linear) else value[0]).mean(dim=0)  # type: ignore[no-any-return]
-
-    kind = type(layer).__name__
-    assert run_encoder(Encoder(), torch.randn(T, 4)).ndim == 1
-    with pytest.raises(
-        RuntimeError, match=rf"Encoder failed .* \(7, 6\) with d = 6, and its layer 'embed' \({kind}\) takes 4"
-    ):
-        run_encoder(Encoder(), torch.randn(T, D))
-    with pytest.raises(RuntimeError, match=r"\(7, 3, 6\), which are not \(T, d\) with d = 6"):
-        run_encoder(Encoder(), torch.randn(T, 3, D))
-
-
-def test_errors_that_are_not_about_the_width_stay_as_they_are() -> None:
-    class Fails(LinearSummarizer):
-        def forward(self, frames: Tensor) -> Tensor:
-            raise RuntimeError("of its own")
-
-    with pytest.raises(RuntimeError, match=r"^of its own$"):
-        run_summarizer(Fails(), torch.randn(T, 4))
-
-
-def test_an_embedding_per_frame_of_frames_with_more_axes_names_them() -> None:
-    with pytest.raises(ValueError, match=r"Mean returned .* for frames \(7, 3, 6\), which are not \(T, d\); .*\(e,\)"):
-        run_encoder(Mean(), torch.randn(T, 3, D))
-
-
-def test_a_module_that_writes_into_the_frames_is_refused() -> None:
-    class Writes(Mean):
-        def forward(self, frames: Tensor) -> Tensor:
-            return super().forward(frames[None].mul_(2)[0])
-
-    with pytest.raises(ValueError, match=r"Writes writes into the frames .*visp\.adapt_encoder"):
-        run_encoder(Writes(), torch.randn(T, D))
-    with torch.inference_mode():
-        assert run_encoder(Mean(), torch.randn(T, D)).shape == (D,)
-
-
-class Mean(nn.Module):
-    def forward(self, frames: Tensor) -> Tensor:
-        return frames.mean(dim=0)
 
 
 def test_the_first_logit_that_is_not_finite_is_named_by_video_and_frame() -> None:
@@ -207,17 +136,6 @@ def test_what_is_no_list_of_frames_is_refused(wrong: Any, message: str) -> None:
     check_frames(torch.zeros(2, 5, 4))  # type: ignore[arg-type]
 
 
-def test_a_checked_module_compiles_in_one_graph() -> None:
-    class Checked(LinearSummarizer):
-        def forward(self, frames: Tensor) -> Tensor:
-            return run_summarizer(super().forward, frames)
-
-    module = Checked()
-    frames = torch.randn(T, 4)
-    compiled = torch.compile(module, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(frames), module(frames))
-
-
 def test_what_is_no_module_is_refused_by_its_role() -> None:
     check_module("encoder", MeanEncoder())
     with pytest.raises(TypeError, match=r"the encoder must be a torch.nn.Module instance, got the class MeanEncoder$"):
@@ -232,11 +150,3 @@ def test_an_objective_is_told_what_it_lacks() -> None:
         check_objective(len)
     with pytest.raises(TypeError, match=r"LinearSummarizer is no objective: it lacks .*`summarizer`.* and .*`describe"):
         check_objective(LinearSummarizer())
-
-
-class Encodes(nn.Module):
-    def forward(self, frames: Tensor) -> Tensor:
-        return frames[:, 0]
-
-    def encode(self, frames: Tensor) -> Tensor:
-        return frames.mean(dim=0)

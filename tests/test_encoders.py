@@ -131,12 +131,8 @@ def test_a_batch_is_embedded_as_torchs_attention_embeds_each_video(lengths: tupl
     torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-6)
     weights = normal(*together.shape, seed=1)
     inputs = [*videos, *encoder.parameters()]
-    for found, expected in zip(
-        torch.autograd.grad((together * weights).sum(), inputs),
-        torch.autograd.grad((apart * weights).sum(), inputs),
-        strict=True,
-    ):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    gradients = [torch.autograd.grad((embeddings * weights).sum(), inputs) for embeddings in (together, apart)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_a_batch_has_the_gradient_of_torchs_attention_in_float64() -> None:
@@ -148,12 +144,8 @@ def test_a_batch_has_the_gradient_of_torchs_attention_in_float64() -> None:
     apart = torch.stack([by_torchs_attention(encoder, video) for video in videos])
 
     inputs = [*videos, *encoder.parameters()]
-    for found, expected in zip(
-        torch.autograd.grad((together * weights).sum(), inputs),
-        torch.autograd.grad((apart * weights).sum(), inputs),
-        strict=True,
-    ):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    gradients = [torch.autograd.grad((embeddings * weights).sum(), inputs) for embeddings in (together, apart)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-11)
 
 
 def test_an_empty_summary_in_a_batch_has_a_finite_gradient() -> None:

@@ -28,8 +28,8 @@ from tests.builders import (
 from visp.contrastive import Windows
 from visp.encoders import AttentionPoolEncoder
 from visp.gradient_flow import Marginalization
+from visp.output import ViSPOutput
 from visp.pretrainer import (
-    ViSPOutput,
     ViSPPretrainer,
 )
 from visp.registry import GRADIENT_FLOWS, SAMPLERS

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from visp.evaluator import Evaluator
     from visp.export import export_summarizer
     from visp.gradient_flow import Gating, Marginalization, StraightThrough
+    from visp.output import ViSPOutput
     from visp.prediction import predict
-    from visp.pretrainer import ViSPOutput, ViSPPretrainer
+    from visp.pretrainer import ViSPPretrainer
     from visp.pseudo_summary import PseudoSummaryPretrainer
     from visp.regularizers import FixedSize
     from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, SigmoidSampler
@@ -32,7 +33,8 @@ _HOMES = {
     "visp.adapters": ("adapt_encoder", "adapt_summarizer", "attach_head"),
     "visp.contracts": ("ProbabilityWarning",),
     "visp.gradient_flow": ("Gating", "Marginalization", "StraightThrough"),
-    "visp.pretrainer": ("ViSPOutput", "ViSPPretrainer"),
+    "visp.output": ("ViSPOutput",),
+    "visp.pretrainer": ("ViSPPretrainer",),
     "visp.pseudo_summary": ("PseudoSummaryPretrainer",),
     "visp.regularizers": ("FixedSize",),
     "visp.samplers": ("ConcreteSampler", "GumbelSoftmaxSampler", "SigmoidSampler"),

@@ -5,16 +5,13 @@ Letters: T frames of one video, d feature dimension, N videos in a batch, e embe
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Protocol, runtime_checkable
-
-from visp.side_inputs import Video, frames_of
 
 SUMMARIZER_TEMPLATE = """\
 class MySummarizer(torch.nn.Module):
@@ -181,34 +178,6 @@ def _all_finite(frames: Tensor) -> bool:
     return bool(torch.isfinite(frames.sum()) or torch.isfinite(frames).all())
 
 
-def check_item(item: object) -> Tensor | Video:
-    """Return the video of an item of a dataset: the item itself, or the first of a tuple.
-
-    Raises:
-        TypeError: If it is no tensor, and no video with side inputs.
-    """
-    video = item[0] if isinstance(item, tuple) and item else item
-    if not isinstance(video, Tensor | Video):
-        raise TypeError(
-            f"expected items that are frames (T, d), a torch.Tensor, or tuples of tensors, got {class_name(video)}"
-        )
-    return video
-
-
-def placed(item: Any, like: Tensor) -> Any:
-    """Bring an item of a dataset to where a parameter is; floating-point values also to its type.
-
-    Raises:
-        TypeError: If it is neither a tensor, nor a video with side inputs, nor a tuple of them.
-    """
-    if isinstance(item, tuple):
-        return tuple(placed(part, like) for part in item)
-    item = check_item(item)
-    if isinstance(item, Video):
-        return item.map(lambda value: placed(value, like))
-    return item.to(like.device, like.dtype if item.is_floating_point() else item.dtype, non_blocking=True)
-
-
 def check_batch_size(num_videos: int, *, least: int = 2, warn: bool = True, stacklevel: int = 1) -> None:
     """Refuse a batch that has nothing to compare, and warn of one with little.
 
@@ -234,46 +203,6 @@ def check_batch_size(num_videos: int, *, least: int = 2, warn: bool = True, stac
         )
 
 
-def score(summarizer: Callable[..., Any], video: Tensor | Video) -> Any:
-    """Call a summarizer on the frames of a video, and on its side inputs where it carries some.
-
-    Raises:
-        TypeError: If it takes no side inputs, and there are some.
-    """
-    if isinstance(video, Tensor):
-        return summarizer(video)
-    function = summarizer.forward if isinstance(summarizer, nn.Module) else summarizer
-    try:
-        inspect.signature(function).bind(video.frames, video.side)
-    except TypeError:
-        raise TypeError(
-            f"{class_name(summarizer)} takes no side inputs, and the video carries {', '.join(video.side)}: give it a "
-            "forward(frames, side), or wrap it: visp.adapt_summarizer(module, inputs=lambda frames, side: ...)"
-        ) from None
-    return summarizer(video.frames, video.side)
-
-
-def run_summarizer(summarizer: Callable[..., Any], video: Tensor | Video) -> Tensor:
-    """Return the logits (T,) of the frames (T, ...) of a video, checked; its side inputs are given beside them.
-
-    Raises:
-        TypeError, ValueError: As in `check_logits`, or the summarizer wrote into the frames.
-        RuntimeError: Those of the summarizer; with the widths in the message where d is not what its first layer takes.
-    """
-    frames: Tensor = frames_of(video)
-    return check_logits(_run(summarizer, lambda _: score(summarizer, video), frames), frames, summarizer)
-
-
-def run_encoder(encoder: VideoEncoder | EncodesVideo, frames: Tensor) -> Tensor:
-    """Return the embedding (e,) of the frames (T, ...), checked; by ``encode`` if the encoder `EncodesVideo`.
-
-    Raises:
-        TypeError, ValueError: As in `check_embedding`, or the encoder wrote into the frames.
-        RuntimeError: Those of the encoder; with the widths in the message where d is not what its first layer takes.
-    """
-    return check_embedding(_run(encoder, embed_with(encoder), frames), encoder, frames)
-
-
 def check_logits(logits: object, frames: Tensor, owner: object) -> Tensor:
     """Return the logits if they are those of a `Summarizer`: a floating-point tensor (T,).
 
@@ -287,6 +216,8 @@ def check_logits(logits: object, frames: Tensor, owner: object) -> Tensor:
         ValueError: not of shape (T,).
     """
     length = frames.shape[0]
+    if isinstance(logits, Tensor) and logits.shape == (length,) and logits.is_floating_point():
+        return logits
     hint = (
         "If the summarizer returns something else, wrap it: visp.adapt_summarizer(module, output=..., "
         "logits_from=..., probabilities=...)"
@@ -297,9 +228,7 @@ def check_logits(logits: object, frames: Tensor, owner: object) -> Tensor:
         raise TypeError(said)
     if logits.shape != (length,):
         raise ValueError(said)
-    if not logits.is_floating_point():
-        raise TypeError(f"{said}; logits are real numbers")
-    return logits
+    raise TypeError(f"{said}; logits are real numbers")
 
 
 def check_finite_logits(logits: Tensor, index: int, owner: object) -> Tensor:
@@ -405,23 +334,16 @@ def check_embedding_lengths(lengths: Sequence[int], embeddings: Sequence[Tensor]
             )
 
 
-def embed_with(encoder: VideoEncoder | EncodesVideo) -> Callable[[Tensor], Tensor]:
-    """Return what embeds a video with this encoder: its ``encode`` if it `EncodesVideo`, else the encoder."""
-    if isinstance(encoder, EncodesVideo):
-        return encoder.encode
-    return encoder
-
-
 def check_vector(value: object, source: str, hint: str, given: str = "") -> Tensor:
     """Return the value if it is a floating-point vector (e,), e >= 1; else raise as `check_embedding` does."""
+    if isinstance(value, Tensor) and value.ndim == 1 and value.numel() > 0 and value.is_floating_point():
+        return value
     said = f"{source} returned {describe_value(value)}{given}; expected an embedding, one vector (e,). {hint}"
     if not isinstance(value, Tensor):
         raise TypeError(said)
     if value.ndim != 1 or value.numel() == 0:
         raise ValueError(said)
-    if not value.is_floating_point():
-        raise TypeError(f"{said}; embeddings are real numbers")
-    return value
+    raise TypeError(f"{said}; embeddings are real numbers")
 
 
 def fits_frames(value: object, length: int) -> bool:
@@ -432,7 +354,7 @@ def fits_frames(value: object, length: int) -> bool:
 def describe_value(value: object, length: int | None = None) -> str:
     """Name the type and shape of a value and of its elements, and the elements that fit (T,), T = ``length``."""
     if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}, {_dtype_name(value.dtype)}"
+        return f"a tensor of shape {tuple(value.shape)}, {dtype_name(value.dtype)}"
     if isinstance(value, Mapping):
         elements = list(value.items())
     elif isinstance(value, tuple | list):
@@ -452,60 +374,9 @@ def class_name(owner: object) -> str:
     return owner if isinstance(owner, str) else type(owner).__name__
 
 
-def _run(owner: object, function: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
-    version = _version(frames)
-    try:
-        value = function(frames)
-    except ValueError as error:
-        if len(frames) > 1 or "more than 1 value per channel" not in str(error):
-            raise
-        raise ValueError(
-            f"{class_name(owner)} failed on a video of one frame, of which BatchNorm takes no statistics in training: "
-            "leave such videos out"
-        ) from error
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, AssertionError) as error:
-        own = next(owner.parameters(), frames).dtype if isinstance(owner, nn.Module) else frames.dtype
-        if own != frames.dtype and own.is_floating_point:
-            raise RuntimeError(
-                f"{class_name(owner)} has parameters of {_dtype_name(own)} and was given frames of "
-                f"{_dtype_name(frames.dtype)}; convert either: {error}"
-            ) from error
-        taken = _first_width(owner)
-        if taken is None or taken[1] == frames.shape[-1]:
-            raise
-        layer, width = taken
-        shape = tuple(frames.shape)
-        raise RuntimeError(
-            f"{class_name(owner)} failed on frames {shape}{', which are not (T, d)' if frames.ndim > 2 else ''} with "
-            f"d = {shape[-1]}, and its layer {layer} takes {width}: {error}"
-        ) from error
-    if _version(frames) != version:
-        raise ValueError(
-            f"{class_name(owner)} writes into the frames that it is given, which others see after it; wrap it, so that "
-            "it is given a copy: visp.adapt_summarizer(module), visp.adapt_encoder(module, ...)"
-        )
-    return value
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the type's name without ``torch.``."""
     return str(dtype).removeprefix("torch.")
-
-
-def _version(frames: Tensor) -> int:
-    """Return how often the frames were written to; 0 where torch does not count it."""
-    return 0 if torch.compiler.is_compiling() or frames.is_inference() else frames._version
-
-
-def _first_width(owner: object) -> tuple[str, int] | None:
-    """Return the name of the first layer with an input width, and that width."""
-    widths = {nn.Linear: "in_features", nn.RNNBase: "input_size", nn.MultiheadAttention: "embed_dim"}
-    for name, layer in owner.named_modules() if isinstance(owner, nn.Module) else ():
-        for kind, attribute in widths.items():
-            if isinstance(layer, kind):
-                return f"{name!r} ({type(layer).__name__})", getattr(layer, attribute)
-    return None
 
 
 def _more_axes(frames: Tensor) -> str:

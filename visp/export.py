@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from visp.adapters import AdaptedSummarizer
-from visp.contracts import run_summarizer
+from visp.calls import run_summarizer
 from visp.utils.files import check_outputs, one_line, replacing, shown
 
 FORMATS = (".pt2", ".onnx")

@@ -9,14 +9,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from visp.calls import run_encoder, run_summarizer
 from visp.contracts import (
     EncodesBatch,
     ScoresBatch,
     check_embedding_lengths,
     check_finite_logits,
     check_logits_have_gradient,
-    run_encoder,
-    run_summarizer,
 )
 from visp.contrastive import Span, at_least_float32
 from visp.side_inputs import Video

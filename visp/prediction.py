@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from visp.contracts import placed, run_summarizer
-from visp.side_inputs import Video, frames_of
+from visp.calls import run_summarizer
+from visp.side_inputs import Video, frames_of, placed
 from visp.utils.modes import evaluation_mode
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,46 +18,17 @@ from visp.contracts import (
 )
 from visp.contrastive import Contrast, Similarity, Span, losses_of_pieces, recognition
 from visp.gradient_flow import GradientFlow
+from visp.output import ViSPOutput, explain
 from visp.passes import embed_pieces, score_videos
-from visp.registry import GRADIENT_FLOWS, SAMPLERS, SIMILARITIES, choose, choose_contrasts, describe
-from visp.regularizers import Reduction, SizeRule, TargetSize, binary_penalty, size_penalty
+from visp.registry import GRADIENT_FLOWS, SAMPLERS, SIMILARITIES, choose, choose_contrasts, choose_size, describe
+from visp.regularizers import Reduction, SizeRule, binary_penalty
 from visp.samplers import Sampler
 from visp.side_inputs import Video, frames_of_batch
 from visp.utils.distributed import UnionBatch, join, num_processes
 from visp.utils.noise import Noise, Purpose, bernoulli
 
-SATURATED_LOGIT = 8.0
-"""A logit beyond plus or minus this counts as saturated: the sigmoid's slope is below 0.00034."""
-
-WITH_DONORS = {"step_size": 0.5, "bound": 20.0}
-"""How a size target's multiplier moves where dropped frames become another video's: every dropped frame then misleads
-the encoder, so that much more weight is needed to hold the target, and soon (docs/training.md)."""
-
 PROBABILITIES_STEP = 30
 """At this step, from 0, logits that all lie in [0, 1] are warned of."""
-
-
-class ViSPOutput(NamedTuple):
-    """What one step of :class:`ViSPPretrainer` gives; scalars, all but ``loss`` for reading only."""
-
-    loss: Tensor
-    """What to minimise, Eq. 10."""
-    info_nce: Tensor
-    """L_N of Eq. 3 in nats, mean over what is compared whatever the reduction; of several contrasts the sum."""
-    mi_lower_bound: Tensor
-    """log N - L_N of Eq. 2, in nats."""
-    mi_ceiling: Tensor
-    """log N, in nats, which the bound cannot exceed; N is the number of videos or windows that are compared."""
-    size_penalty: Tensor
-    """R_size before its weight."""
-    binary_penalty: Tensor
-    """R_binary before its weight."""
-    keep_ratio: Tensor
-    """Mean of the relaxed selection over frames, then videos, in (0, 1)."""
-    size_weight: Tensor
-    """beta_size at this step."""
-    saturated_share: Tensor
-    """Share of the batch's logits beyond plus or minus ``SATURATED_LOGIT``, in [0, 1]."""
 
 
 class ViSPPretrainer(nn.Module):
@@ -132,8 +103,7 @@ class ViSPPretrainer(nn.Module):
         self.sampler = choose("sampler", sampler, SAMPLERS, Sampler)
         self.gradient_flow = choose("gradient_flow", gradient_flow, GRADIENT_FLOWS, GradientFlow)
         self.hard_negatives = hard_negatives
-        held = WITH_DONORS if self.gradient_flow.needs_donors else {}
-        self.size = TargetSize(size, **held) if isinstance(size, int | float) else choose("size", size, {}, SizeRule)
+        self.size = choose_size(size, with_donors=self.gradient_flow.needs_donors)
         self.binary_weight = binary_weight
         self.similarity = choose("similarity", similarity, SIMILARITIES, Similarity)
         self.reduction: Reduction = reduction
@@ -162,11 +132,11 @@ class ViSPPretrainer(nn.Module):
             ValueError: If the batch or the shape of what a module returns does not fit; the message names which.
             TypeError: If a module does not return real numbers, or a video carries side inputs that it does not take.
         """
-        given, videos = videos, frames_of_batch(videos)
-        batch = self._union(videos)  # the videos of all processes
-        donors = self._donors(videos, batch)
-        numbers = range(batch.first, batch.first + len(videos))
-        logits = score_videos(self.summarizer, given, recompute=self.recompute)  # (T_i,), Eq. 7
+        frames = frames_of_batch(videos)
+        batch = self._union(frames)  # the videos of all processes
+        numbers = range(batch.first, batch.first + len(frames))
+        donors = self._donors(frames, batch)
+        logits = score_videos(self.summarizer, videos, recompute=self.recompute)  # (T_i,), Eq. 7
         selections = [  # (T_i,), Eq. 6
             self.sampler(alpha, self.noise.generator(Purpose.SELECTION, i))
             for i, alpha in zip(numbers, logits, strict=True)
@@ -175,39 +145,27 @@ class ViSPPretrainer(nn.Module):
             self.gradient_flow.gate(selection, self.noise.generator(Purpose.GATE, i))
             for i, selection in zip(numbers, selections, strict=True)
         ]
-        summaries = [  # (T_i, ...), Eq. 8 or 9
-            self.gradient_flow(*video) for video in zip(videos, gates, donors, strict=True)
-        ]
+        summaries = list(map(self.gradient_flow, frames, gates, donors))  # (T_i, ...), Eq. 8 or 9
         recognised = []
         for position, contrast in enumerate(self.contrasts):
-            spans = [contrast.spans(len(frames)) for frames in videos]
-            parts = [summaries, videos]
+            spans = [contrast.spans(len(video)) for video in frames]
+            parts = [summaries, frames]
             if self.hard_negatives:
-                parts.append(self._random_summaries(position, spans, videos, selections, donors, numbers))
+                parts.append(self._random_summaries(position, spans, frames, selections, donors, numbers))
             embeddings = [embed_pieces(self.encoder, part, spans, recompute=self.recompute) for part in parts]
             losses = self._losses(contrast, embeddings, batch)  # (K_i,), Eq. 3
             recognised.append(recognition(losses, contrast.within_video, self.reduction))
         logits, selections = batch.gather([logits, selections])
-        if self.training and self.noise.step == PROBABILITIES_STEP:
-            warn_of_probabilities(logits, self.summarizer)
-        binary = binary_penalty(selections, self.reduction)
         size_weight = self.size.weight.clone()
+        binary = binary_penalty(selections, self.reduction)
         loss = self.size(selections, logits, self.reduction) + self.binary_weight * binary
         loss = sum((contrast.loss for contrast in recognised), loss)  # Eq. 10
         if self.training:
+            if self.noise.step == PROBABILITIES_STEP:
+                warn_of_probabilities(logits, self.summarizer)
             self.noise.step += 1
-        info_nce = sum((contrast.info_nce.detach() for contrast in recognised), torch.zeros_like(size_weight))
-        ceiling = sum(contrast.ceiling for contrast in recognised)
-        return ViSPOutput(
-            loss=loss,
-            info_nce=info_nce,
-            mi_lower_bound=ceiling - info_nce,
-            mi_ceiling=torch.full_like(size_weight, ceiling),
-            size_penalty=size_penalty(selections, self.reduction).detach(),
-            binary_penalty=binary.detach(),
-            keep_ratio=size_penalty(selections).detach(),
-            size_weight=size_weight,
-            saturated_share=(torch.cat(logits).detach().abs() > SATURATED_LOGIT).float().mean(),
+        return explain(
+            loss, recognised, logits, selections, binary=binary, size_weight=size_weight, reduction=self.reduction
         )
 
     def describe(self) -> dict[str, str]:

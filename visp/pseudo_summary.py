@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visp.contracts import check_module, run_summarizer
+from visp.calls import run_summarizer
+from visp.contracts import check_module
 from visp.contrastive import at_least_float32
-from visp.data.dataset import VideoSource
+from visp.data.source import VideoSource
 from visp.side_inputs import Video
 
 

@@ -9,7 +9,7 @@ from typing_extensions import get_protocol_members
 
 from visp.contrastive import Contrast, Cosine, InnerProduct, Similarity, Videos, Windows
 from visp.gradient_flow import Gating, GradientFlow, Marginalization, StraightThrough
-from visp.regularizers import FixedSize
+from visp.regularizers import FixedSize, SizeRule, TargetSize
 from visp.samplers import ConcreteSampler, GumbelSoftmaxSampler, Sampler, SigmoidSampler
 
 _Part = TypeVar("_Part")
@@ -32,6 +32,9 @@ CONTRASTS: dict[str, Callable[[int | None], tuple[Contrast, ...]]] = {
 }
 SIMILARITIES: dict[str, Callable[[], Similarity]] = {"inner": InnerProduct, "cosine": Cosine}
 
+WITH_DONORS = {"step_size": 0.5, "bound": 20.0}
+"""How a size target's multiplier moves where dropped frames become another video's: every dropped frame then misleads
+the encoder, so that much more weight is needed to hold the target, and soon (docs/training.md)."""
 
 PLAIN_OPTIONS = (
     "contrast",
@@ -104,6 +107,18 @@ def choose_contrasts(choice: str | Contrast | tuple[Contrast, ...], window: int 
     if window is not None:
         raise ValueError(f"window={window} belongs to a contrast given by name; {choice!r} has its own")
     return contrasts
+
+
+def choose_size(choice: float | SizeRule, *, with_donors: bool) -> SizeRule:
+    """Return the rule for the size of summaries: a target for a number, or the rule given in its place.
+
+    Raises:
+        ValueError: If a number is not in (0, 1).
+        TypeError: If it is neither a number nor a rule.
+    """
+    if isinstance(choice, int | float):
+        return TargetSize(choice, **(WITH_DONORS if with_donors else {}))
+    return choose("size", choice, {}, SizeRule)
 
 
 def describe(part: object) -> str:

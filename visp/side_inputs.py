@@ -50,8 +50,7 @@ class Video:
         def cut(name: str, value: Tensor) -> Tensor:
             kind = self.kinds.get(name, "whole")
             if kind == "shots":
-                inside = value[(value[:, 1] >= start) & (value[:, 0] < stop)]
-                return inside.clamp(start, max(start, stop - 1)) - start
+                return shots_within(value, start, stop)
             return value[start:stop] if kind == "frames" else value
 
         side = {name: cut(name, value) for name, value in self.side.items()}
@@ -65,6 +64,12 @@ class Video:
     def pin_memory(self) -> Video:
         """Return the video in page-locked memory; data loaders call this."""
         return self.map(Tensor.pin_memory)
+
+
+def shots_within(shots: Tensor, start: int, stop: int) -> Tensor:
+    """Return the shots (S, 2) that lie in a part of a video, counted from its start and clipped to it."""
+    inside = shots[(shots[:, 1] >= start) & (shots[:, 0] < stop)]
+    return inside.clamp(start, max(start, stop - 1)) - start
 
 
 def check_side(name: str, kind: Kind, shape: tuple[int, ...], length: int) -> None:
@@ -87,3 +92,31 @@ def frames_of(video: Any) -> Any:
 def frames_of_batch(videos: Any) -> Sequence[Tensor]:
     """Return the frames of every video; what is no list or tuple as it is."""
     return [frames_of(video) for video in videos] if isinstance(videos, list | tuple) else videos
+
+
+def check_item(item: object) -> Tensor | Video:
+    """Return the video of an item of a dataset: the item itself, or the first of a tuple.
+
+    Raises:
+        TypeError: If it is no tensor, and no video with side inputs.
+    """
+    video = item[0] if isinstance(item, tuple) and item else item
+    if not isinstance(video, Tensor | Video):
+        raise TypeError(
+            f"expected items that are frames (T, d), a torch.Tensor, or tuples of tensors, got {type(video).__name__}"
+        )
+    return video
+
+
+def placed(item: Any, like: Tensor) -> Any:
+    """Bring an item of a dataset to where a parameter is; floating-point values also to its type.
+
+    Raises:
+        TypeError: If it is neither a tensor, nor a video with side inputs, nor a tuple of them.
+    """
+    if isinstance(item, tuple):
+        return tuple(placed(part, like) for part in item)
+    item = check_item(item)
+    if isinstance(item, Video):
+        return item.map(lambda value: placed(value, like))
+    return item.to(like.device, like.dtype if item.is_floating_point() else item.dtype, non_blocking=True)

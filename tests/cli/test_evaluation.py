@@ -232,7 +232,7 @@ def test_highlights_are_judged_by_gtscore_or_by_ratings_of_clips(capsys: pytest.
     query = {"vid": name, "duration": 2 * len(scores), "relevant_clip_ids": [clip], "saliency_scores": [[4, 4, 3]]}
     Path("rated.jsonl").write_text(json.dumps(query))
     assert cli.main([*data, "--ratings", "rated.jsonl", "--scores", "scores.json"]) == 0
-    assert "| mean over 1 queries | 1.0000 | 1.0000 | 1.0000 | 1.0000 | 0.6667 | 1.0000 |" in capsys.readouterr().out
+    assert "| mean over 1 queries | 1.0000 | 1.0000 | 1.0000 | 1.0000 | 1.0000 | 0.6667 |" in capsys.readouterr().out
     assert finetune("--out", "run") == 0
     assert cli.main([*data, "--weights", "run", "--segment-length", "9"]) == 0
     write_h5("bare.h5", [replace(record, gtscore=None) for record in records])

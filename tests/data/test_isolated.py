@@ -74,12 +74,12 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         data = file.create_dataset(
-            "video_1/features", (2**17, 256), "f4", chunks=(2**12, 256), compression="gzip", compression_opts=1
+            "video_1/features", (2**16, 256), "f4", chunks=(2**12, 256), compression="gzip", compression_opts=1
         )
         data[:] = np.zeros((1, 256), dtype=np.float32)
-    assert path.stat().st_size < 2**20  # of 128 MiB when it is read
+    assert path.stat().st_size < 2**19  # of 64 MiB when it is read
     with pytest.raises(H5SchemaError, match=r"a\.h5: .*(allocate|memory)"):
-        check_isolated(path, memory=2**26)
+        check_isolated(path, memory=2**25)
     check_isolated(path)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -152,8 +154,6 @@ def test_a_side_input_may_not_take_a_name_of_the_schema(tmp_path: Path) -> None:
 
 
 def test_streams_of_other_layouts_are_kept_apart_and_arrays_kept(tmp_path: Path) -> None:
-    import h5py
-
     rng = np.random.default_rng(0)
     arrays = {"picture": rng.random((5, 4)), "sound": rng.random((6, 3))}
     for name, values in arrays.items():
@@ -169,3 +169,48 @@ def test_streams_of_other_layouts_are_kept_apart_and_arrays_kept(tmp_path: Path)
     with pytest.warns(UserWarning, match="streams of 5, 6 steps"):
         (joined,) = read_layout(paths)
     assert (joined.features.shape, joined.side) == ((5, 7), {})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 11), st.booleans(), st.booleans(), st.data())
+def test_a_part_that_is_read_alone_is_the_part_of_the_whole(
+    stride: int, length: int, chunked: bool, sided: bool, data: st.DataObject
+) -> None:
+    ends = np.cumsum(data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=6)))
+    shots = np.stack([np.r_[0, ends[:-1]], ends - 1], axis=1)
+    video = replace(record(length=length), change_points=shots, n_frames=None)
+    options: dict[str, Any] = {"stride": stride, "with_": WITH if sided else ()}
+    with TemporaryDirectory() as folder:
+        write_h5(Path(folder, "videos.h5"), [video])
+        if chunked:
+            with h5py.File(Path(folder, "videos.h5"), "r+") as file:
+                for key in ("features", "audio"):
+                    values = file[f"video_1/{key}"][()]
+                    del file[f"video_1/{key}"]
+                    file["video_1"].create_dataset(key, data=values, chunks=(min(2, length), 1), compression="gzip")
+        for videos in (VideoDataset(Path(folder, "videos.h5"), **options), InMemoryDataset([video], **options)):
+            start = data.draw(st.integers(0, videos.lengths[0] - 1))
+            stop = data.draw(st.integers(start + 1, videos.lengths[0]))
+            part, whole = videos.part(0, start, stop), videos[0][start:stop]
+            if not sided:
+                assert torch.equal(part, whole)
+                continue
+            assert torch.equal(part.frames, whole.frames)
+            assert part.side.keys() == whole.side.keys()
+            assert all(torch.equal(value, whole.side[name]) for name, value in part.side.items())
+            assert part.kinds == whole.kinds
+
+
+def test_only_the_rows_of_a_part_are_read(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"with_": WITH}
+    write_h5(tmp_path / "videos.h5", [record()])
+    videos = VideoDataset(tmp_path / "videos.h5", **options)
+    with h5py.File(tmp_path / "videos.h5", "r+") as file:
+        file["video_1/features"][5] = file["video_1/audio"][0] = np.nan
+    assert videos.part(0, 1, 5).frames[:, 0].tolist() == [1, 2, 3, 4]
+    for start, stop in ((0, 2), (4, 6)):
+        with pytest.raises(ValueError, match="not finite"):
+            videos.part(0, start, stop)
+    for start, stop in ((0, 7), (-1, 2), (2, 2)):
+        with pytest.raises(IndexError, match=f"frames {start} to {stop} of 6"):
+            videos.part(0, start, stop)

@@ -15,6 +15,7 @@ from visp.eval.highlights import (
     highlight_map,
     highlight_precision,
     hit_at_1,
+    interpolated_precision,
     mean_of_batches,
 )
 
@@ -85,12 +86,37 @@ def test_a_short_last_batch_weighs_as_much_as_a_full_one() -> None:
 
 def test_hit_and_map_of_qvhighlights() -> None:
     ratings = [[4, 3, 4], [0, 0, 0], [2, 4, 1]]
-    assert hit_at_1([0.9, 0.1, 0.5], ratings) == pytest.approx(2 / 3)
+    assert hit_at_1([0.9, 0.1, 0.5], ratings) == 1  # one rater is enough
     assert hit_at_1([0.1, 0.9, 0.5], ratings) == 0
     # The first and third raters find clip 0 second, the second rater finds clip 2 first.
     assert highlight_map([0.5, 0.1, 0.9], ratings) == pytest.approx((1 / 2 + 1 + 1 / 2) / 3)
-    # A rater who calls no clip a highlight is left out.
-    assert highlight_map([0.5, 0.1], [[4, 0], [0, 1]]) == 1
+    # A rater who calls no clip a highlight counts as 0, and so does a query of such raters.
+    assert highlight_map([0.5, 0.1], [[4, 0], [0, 1]]) == 0.5
+    assert highlight_map([0.5, 0.1], [[3, 0], [0, 1]]) == 0
+    assert evaluate_rated({"v": [0.5, 0.1]}, [("v", [[3], [0]]), ("v", [[4], [0]])]).mean[-1] == 0.5
+
+
+def literal_interpolated(scores: list[float], relevant: list[bool]) -> float:
+    """As QVHighlights' evaluation: of the points of a precision-recall curve, one per distinct score, those count at
+    which the recall rises, each with the highest precision at its recall or more."""
+    if not any(relevant):
+        return 0
+    curve = []
+    for least in sorted(set(scores), reverse=True):
+        taken = [truth for score, truth in zip(scores, relevant, strict=True) if score >= least]
+        curve.append((sum(taken) / sum(relevant), sum(taken) / len(taken)))
+    found, before = [], 0.0
+    for recall, _ in curve:
+        if recall > before:
+            found.append(max(precision for other, precision in curve if other >= recall))
+        before = recall
+    return sum(found) / len(found)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.3, 0.4, 0.7, 0.8]), st.booleans()), min_size=1, max_size=12))
+def test_the_precision_of_qvhighlights_is_that_of_its_definition(items: list[tuple[float, bool]]) -> None:
+    scores, relevant = [score for score, _ in items], [truth for _, truth in items]
+    assert interpolated_precision(scores, relevant) == pytest.approx(literal_interpolated(scores, relevant))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -15,6 +16,13 @@ class Linear(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         logits: Tensor = self.score(frames).squeeze(-1)
         return logits
+
+
+def fails(feature_dim: int) -> nn.Module:
+    """Fail, in a folder where a file tells how often."""
+    with Path("failures.txt").open("a") as file:
+        file.write(f"{os.environ.get('RANK', 'alone')}\n")
+    raise RuntimeError("this summarizer cannot be made")
 
 
 def dies(feature_dim: int) -> nn.Module:

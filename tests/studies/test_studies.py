@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+pytest.importorskip("matplotlib")
+
+from matplotlib.figure import Figure
+
 from visp import cli
 from visp.data import VideoRecord, write_h5
 from visp.data.synthetic import make_corpus, write_corpus
+from visp.plots import read_metrics
 from visp.studies.ablation import ablation
+from visp.studies.curves import draw_curves, has_curves
 from visp.studies.diversity import DRAWS, diversity_of, draw_summaries
 from visp.studies.results import CrossValidation, Fold
+from visp.studies.runs import metrics_of
 from visp.studies.scaling import scales
 from visp.studies.search import RANGES, best_points, sobol_points, value_of
-from visp.studies.study import Labelled, Study, StudyResult, Variant
+from visp.studies.study import Labelled, Study, StudyResult, Variant, run_study
 from visp.studies.table import PUBLISHED, with_and_without
 
 LINEAR = "tests.studies.few_models:Linear"
@@ -52,7 +60,8 @@ def test_each_command_runs_and_writes_its_report(
     assert cli.main(["study", *command, *common, *lengths]) == 0
     assert wanted in (tmp_path / "table.md").read_text()
     assert wanted in capsys.readouterr().out
-    names = {"study.json", "table.md", "table.csv", "results.json", "figure.png", "figure.pdf"}
+    names = {"study.json", "table.md", "table.csv", "results.json"}
+    names |= {f"{figure}.{ending}" for figure in ("figure", "curves") for ending in ("png", "pdf")}
     assert names == {path.name for path in tmp_path.iterdir()}
     assert json.loads((tmp_path / "study.json").read_text())["study"]["name"] == command[0]
 
@@ -174,3 +183,21 @@ def test_each_summarizer_is_there_with_and_without() -> None:
         Variant("ViSP+b", summarizer="b"),
     )
     assert PUBLISHED["ViSP+CSTA"] == ("0.273", "0.305", "0.201", "0.263")
+
+
+def test_the_curves_of_variants_are_their_runs_and_a_shared_run_is_drawn_once(place: Path, tmp_path: Path) -> None:
+    same = (Variant("default"), Variant("both", objective={"contrast": "both"}))
+    variants = (Variant("not pretrained", kind="none"), *same, Variant("videos", objective={"contrast": "videos"}))
+    study = Study("curves", variants, unlabelled=(str(place / "videos.h5"),), seeds=(0,), summarizer=LINEAR)
+    result = run_study(replace(study, training={"epochs": 3}), tmp_path, progress=False)
+    figure = Figure(layout="constrained")
+    draw_curves(result, figure, tmp_path / "runs")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["default = both", "videos"]
+    for ax, metric in zip(figure.axes, ("mi_lower_bound", "keep_ratio"), strict=True):
+        for number, name in enumerate(("default", "videos")):
+            steps = read_metrics(metrics_of(result.pretrainings[name][0], tmp_path / "runs"))
+            np.testing.assert_array_equal(ax.lines[2 * number].get_ydata(), [step[metric] for step in steps])
+    many = tuple(Variant(str(number)) for number in range(11))
+    assert has_curves(result)
+    assert not has_curves(replace(result, study=replace(study, variants=many)))
+    assert not has_curves(replace(result, study=replace(study, variants=variants[:1])))

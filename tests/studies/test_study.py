@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from visp.studies.report import markdown, write_report
 from visp.studies.runs import Pretraining, Run, Videos, key, read_run, weights_of
 from visp.studies.study import Labelled, Study, StudyResult, Variant, run_study
 from visp.training.run_folder import write_json
+from visp.utils import distributed
 from visp.utils.files import locked
 from visp.utils.noise import seeded
 
@@ -221,6 +223,45 @@ def test_what_a_process_that_died_has_left_is_done_by_another(
         assert not found
     other.join()
     assert found[0].keys() == {key(run) for run in runs}
+
+
+FAILS = "tests.studies.few_models:fails"
+
+
+def test_a_run_that_fails_under_torchrun_is_tried_and_reported_once(files: tuple[str, str], tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "visp"]
+    study = ["study", "significance", "--summe", files[0], "--summarizer", FAILS, "--folds", "2", "--out", "out"]
+    root = Path(__file__).parents[2]
+    made = subprocess.run(
+        [*torchrun, *study, "--seeds", "3"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode != 0
+    assert len((tmp_path / "failures.txt").read_text().splitlines()) == 3
+    assert made.stderr.count("RuntimeError: this summarizer cannot be made") == 1
+    assert made.stderr.count("visp study: out/runs/") == 1
+
+
+def test_a_run_that_failed_in_an_earlier_start_is_tried_again(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    videos = Videos(files[:1], VideoDataset(files[0]).content_hash())
+    runs = [Pretraining(videos, FAILS, "attention", "visp", {}, {"epochs": 1}, 0)]
+    for start, attempts in (("first", 1), ("first", 1), ("second", 2)):
+        monkeypatch.setattr(distributed, "_OWN_ID", start)
+        with pytest.raises(execution.FailedRunError, match=r"run\.json: RuntimeError: this summarizer cannot be made"):
+            carry_out(runs, tmp_path, progress=False)
+        assert len(Path("failures.txt").read_text().splitlines()) == attempts
+    monkeypatch.setattr(execution, "make_summarizer", lambda name, feature_dim: make_summarizer(LINEAR, feature_dim))
+    monkeypatch.setattr(distributed, "_OWN_ID", "third")
+    assert carry_out(runs, tmp_path, progress=False).keys() == {key(runs[0])}
+    assert not list(tmp_path.glob("*/failed.json"))
 
 
 def test_unseen_pretraining_leaves_the_test_videos_of_each_fold_out(files: tuple[str, str], tmp_path: Path) -> None:

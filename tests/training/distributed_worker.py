@@ -17,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.builders import LinearSummarizer, MeanEncoder, fill, gradients, make_videos
 from visp import attach_head
-from visp.pretrainer import ViSPOutput, ViSPPretrainer
+from visp.output import ViSPOutput
+from visp.pretrainer import ViSPPretrainer
 from visp.regularizers import FixedSize
 
 SPLITS: dict[int, list[tuple[int, ...]]] = {2: [(5, 3), (1, 7)], 4: [(1, 3, 2, 2)]}

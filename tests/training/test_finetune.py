@@ -242,25 +242,23 @@ def test_a_finished_run_resumes_to_its_chosen_weights(
 def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
     script = """
 import sys, torch, visp
-sys.path.insert(0, sys.argv[2])
+sys.path.insert(0, sys.argv[1])
 from tests.training.test_finetune import scorer
 from visp.data import InMemoryDataset, Split
 from visp.data.synthetic import make_corpus
 torch.set_num_threads(1)
 videos = InMemoryDataset(make_corpus(4, num_shots=4))
-summarizer = scorer()
-visp.finetune(summarizer, videos, Split(videos.names, ()), epochs=int(sys.argv[3]), out_dir=sys.argv[1],
-              resume=True, checkpoint_seconds=0, progress=False)
+for folder in sys.argv[2:]:
+    visp.finetune(scorer(), videos, Split(videos.names, ()), epochs=40, out_dir=folder,
+                  resume=True, checkpoint_seconds=0, progress=False)
 """
-    command = [sys.executable, "-c", script]
-    here = str(Path(__file__).parents[2])
-    with subprocess.Popen([*command, str(tmp_path / "killed"), here, "40"]) as process:
+    command = [sys.executable, "-c", script, str(Path(__file__).parents[2])]
+    with subprocess.Popen([*command, str(tmp_path / "killed")]) as process:
         path = tmp_path / "killed" / "metrics.jsonl"
         while process.poll() is None and not (path.exists() and path.read_text().count("\n") > 20):
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
-    for folder in ("killed", "whole"):
-        subprocess.run([*command, str(tmp_path / folder), here, "40"], check=True)
+    subprocess.run([*command, str(tmp_path / "killed"), str(tmp_path / "whole")], check=True)
     killed, whole = (load_state(tmp_path / folder / "weights.pt") for folder in ("killed", "whole"))
     assert all(torch.equal(value, killed[name]) for name, value in whole.items())
 

@@ -27,7 +27,7 @@ def seconds_per_step(
         batch_size: Number of videos of a step.
         precision: Of the forward pass; on a processor without its instructions bfloat16 takes many times as long.
     """
-    from visp.contracts import placed
+    from visp.side_inputs import placed
     from visp.training.step import autocast
 
     like = next(objective.parameters())

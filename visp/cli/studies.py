@@ -245,6 +245,7 @@ def _run(
     *,
     needs_labels: bool = False,
 ) -> None:
+    from visp.studies.execution import FailedRunError
     from visp.studies.report import write_report
     from visp.studies.study import run_study
     from visp.utils.distributed import launched
@@ -252,10 +253,17 @@ def _run(
     study = _study(options, name, variants)
     if needs_labels and not study.labelled:
         raise ValueError(f"visp study {name} compares with labels: expected --summe, --tvsum or --qfvs; {_WHERE}")
-    result = run_study(study, options.out, cache=options.cache, jobs=options.jobs)
-    if launched()[0] > 0:
+    first = launched()[0] == 0
+    try:
+        result = run_study(study, options.out, cache=options.cache, jobs=options.jobs)
+    except FailedRunError:
+        if first:
+            raise
+        return  # the first process of torchrun says which, and ends with an error
+    if not first:
         return
-    print(write_report(result, options.out, draw=draw, more=more(result), more_values=values(result)))
+    cache = options.cache or options.out / "runs"
+    print(write_report(result, options.out, draw=draw, more=more(result), more_values=values(result), cache=cache))
     print(f"\nwritten: {options.out}")
 
 

@@ -29,6 +29,21 @@ def _add_features(commands: Commands) -> None:
     add("inputs", nargs="+", metavar="VIDEO_OR_FOLDER", help="videos, or folders of them")
     add("-o", "--out", type=Path, required=True, metavar="FILE", help="the h5 file")
     add_extraction(parser)
+    add(
+        "--stream",
+        action="append",
+        default=[],
+        metavar="NAME=EXTRACTOR",
+        help="keep the rows of a further extractor, named as for --extractor, beside the features, for "
+        "--with NAME=frames; repeatable",
+    )
+    add(
+        "--stream-weights",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="weights of the extractor of that stream, as for --extractor-weights; repeatable",
+    )
     add("--workers", type=natural, default=0, metavar="N", help="processes that decode, each its own videos")
     add("--device", default="cpu", help="torch device, such as cpu or cuda")
     add("--overwrite", action="store_true", help="replace an existing file")
@@ -64,6 +79,7 @@ def _features(options: argparse.Namespace) -> int:
 
     first = launched()[0] == 0
     extractor = open_extractor(options, options.extractor_weights)
+    streams = _open_streams(options)
     corpus = extract_corpus(
         options.inputs,
         options.out,
@@ -74,6 +90,7 @@ def _features(options: argparse.Namespace) -> int:
         workers=options.workers,
         overwrite=options.overwrite,
         progress=first,
+        streams=streams,
     )
     if not first:
         return 0
@@ -101,7 +118,44 @@ def open_extractor(options: argparse.Namespace, how: str | Callable[[], Extracto
         raise ValueError(
             "--extractor googlenet needs --extractor-weights: `imagenet` to fetch torchvision's, FILE, or `random`"
         )
-    extractor = how() if callable(how) else make_extractor(options.extractor, how)
+    return _moved(how() if callable(how) else make_extractor(options.extractor, how), options)
+
+
+def _open_streams(options: argparse.Namespace) -> dict[str, Extractor]:
+    """Make the extractors of ``--stream``, on ``--device``."""
+    from visp.data.h5 import check_side_name
+    from visp.video import make_extractor
+
+    names, weights = _named(options.stream, "--stream"), _named(options.stream_weights, "--stream-weights")
+    for name in weights.keys() - names.keys():
+        raise ValueError(f"--stream-weights names {name!r}, which is no --stream")
+    streams = {}
+    for name, extractor in names.items():
+        check_side_name(name)
+        if extractor == "googlenet" and name not in weights:
+            raise ValueError(
+                f"--stream {name}=googlenet needs --stream-weights {name}=imagenet to fetch torchvision's, "
+                f"{name}=FILE, or {name}=random"
+            )
+        streams[name] = _moved(make_extractor(extractor, weights.get(name)), options)
+    return streams
+
+
+def _named(given: Sequence[str], flag: str) -> dict[str, str]:
+    """Return the values of a flag that is given as NAME=VALUE, by name."""
+    found: dict[str, str] = {}
+    for each in given:
+        name, _, value = each.partition("=")
+        if not name or not value:
+            raise ValueError(f"{flag}: expected NAME=VALUE, got {each!r}")
+        if name in found:
+            raise ValueError(f"{flag}: {name!r} is given twice")
+        found[name] = value
+    return found
+
+
+def _moved(extractor: Extractor, options: argparse.Namespace) -> Extractor:
+    """Move the model of an extractor to ``--device``, of torchrun's processes each to its own."""
     local = os.environ.get("LOCAL_RANK", "0")
     extractor.model.to(f"cuda:{local}" if options.device == "cuda" else options.device)
     return extractor

@@ -1,17 +1,14 @@
-"""Videos as torch datasets: from h5 files, read when asked for, or from records in memory."""
+"""Videos of h5 files as a torch dataset, read when asked for; and as a dataset, videos of whatever form."""
 
 from __future__ import annotations
 
-import operator
 import os
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -22,43 +19,24 @@ from torch.utils.data import Dataset
 from visp.data.digest import combined, digest_of
 from visp.data.h5 import H5Contents, dims, group_of, listed, open_h5, record_from_group, validate_h5
 from visp.data.index import DigestIndex, contents_of, shapes_of
+from visp.data.memory import InMemoryDataset
 from visp.data.record import VideoRecord
-from visp.data.schema import FEATURES_NDIM, dataset, features_shape, read_numbers, read_value
-from visp.data.side import KNOWN, SideInputs, With
+from visp.data.schema import dataset, features_shape, read_numbers, read_value
+from visp.data.side import KNOWN, SideInputs, With, rows_of
+from visp.data.source import (
+    VideoSource,
+    as_tensor,
+    check_part,
+    checked_index,
+    checked_stride,
+    length_after,
+    refuse_duplicates,
+    refuse_non_finite,
+)
 from visp.data.stored import H5SchemaError, holds, names_of, reading
 
 OPEN_FILES = 64
 """Most files that a process keeps open; systems allow some hundreds."""
-
-
-@runtime_checkable
-class VideoSource(Protocol):
-    """What training and evaluation need of a set of videos."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """A unique name for each video."""
-        ...
-
-    @property
-    def lengths(self) -> Sequence[int]:
-        """Number of sampled frames T of each video."""
-        ...
-
-    @property
-    def feature_dim(self) -> int:
-        """Feature dimension d of every video."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Any:
-        """Return the frames (T, d) of one video, or a `Video` where it carries side inputs."""
-        ...
-
-    def record(self, index: int) -> VideoRecord:
-        """Return the whole record of one video."""
-        ...
 
 
 class VideoDataset(Dataset[Any]):
@@ -114,29 +92,29 @@ class VideoDataset(Dataset[Any]):
         self._side = SideInputs(with_)
         if validate not in ("full", "shapes"):
             raise ValueError(f"validate must be 'full' or 'shapes', got {validate!r}")
-        self.stride = _checked_stride(stride)
+        self.stride = checked_stride(stride)
         self.dtype = dtype
         self._index = index
         files = [Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
         if not files:
             raise ValueError("no h5 file was given")
-        _refuse_duplicates([str(path) for path in files], "files")
+        refuse_duplicates([str(path) for path in files], "files")
         contents = contents_of(files, validate_h5 if validate == "full" else shapes_of, index)
         _refuse_other_dims(contents)
         self.feature_dim = contents[0].feature_dim
-        _warn_of_mixed_provenance(contents)
+        _warn_of_mixed_provenance(contents, self._side.kinds)
         self._provenance = [content.provenance for content in contents]
 
         videos = _named_videos(contents)
         if keys is not None:
             keys = [keys] if isinstance(keys, str) else keys
-            _refuse_duplicates(keys, "keys")
+            refuse_duplicates(keys, "keys")
             unknown = [key for key in keys if key not in videos]
             if unknown:
                 raise KeyError(f"no video is named {', '.join(map(repr, unknown))}; {listed(videos)}")
             videos = {key: videos[key] for key in keys}
         self.names = tuple(videos)
-        self.lengths = tuple(_length_after(stride, content.lengths[key]) for content, key in videos.values())
+        self.lengths = tuple(length_after(stride, content.lengths[key]) for content, key in videos.values())
         self._places = [(content.path, key) for content, key in videos.values()]
         self._handles: dict[int, dict[Path, h5py.File]] = {}
         if self._side:
@@ -146,25 +124,46 @@ class VideoDataset(Dataset[Any]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Any:
-        path, key = self._places[_checked_index(index, len(self))]
+        return self._read(index, None)
+
+    def part(self, index: int, start: int, stop: int) -> Any:
+        """Return frames ``start`` to ``stop``, without the last, of one video, as ``self[index][start:stop]`` does.
+
+        Only their rows are read.
+
+        Raises:
+            IndexError: There is no such video, or it has no such frames.
+        """
+        check_part(start, stop, self.lengths[checked_index(index, len(self))])
+        return self._read(index, (start, stop))
+
+    def _read(self, index: int, part: tuple[int, int] | None) -> Any:
+        path, key = self._places[checked_index(index, len(self))]
         with _video_of(path, key):
             group = group_of(self._file(path), key)
             if not holds(group, "features"):
                 raise H5SchemaError(f"{path}: {key}: no 'features'")
             data = dataset(group, "features")
             features_shape(group)
+            rows = slice(0, len(data)) if part is None else rows_of(*part, self.stride)
+            if rows.stop > len(data):
+                raise H5SchemaError(f"{path}: {key}/features: {len(data)} rows, where there were more")
             # Of chunks HDF5 picks rows one by one, which takes longer than reading all of them.
-            rows = data[:: self.stride] if data.chunks is None else data[:][:: self.stride].copy()
-            frames = _tensor(rows, self.dtype, f"{path}: {key}/features")
+            step = self.stride if data.chunks is None else 1
+            values = data[rows.start : rows.stop : step][:: self.stride // step]
+            frames = as_tensor(values.copy() if step < self.stride else values, self.dtype, f"{path}: {key}/features")
             if not self._side:
                 return frames
 
-            def read(name: str) -> Any:
+            def read(name: str, rows: slice) -> Any:
                 if not holds(group, name):
                     return None
-                return read_value(group, name) if name in KNOWN else read_numbers(group, name)
+                if name in KNOWN:
+                    values = read_value(group, name)
+                    return values.shape, values[rows]
+                return tuple(dataset(group, name).shape), read_numbers(group, name, rows)
 
-            return self._side.beside(frames, len(data), read, self.stride, f"{path}: {key}")
+            return self._side.beside(frames, len(data), read, self.stride, f"{path}: {key}", part)
 
     def record(self, index: int) -> VideoRecord:
         """Return the whole record of one video, strided, with features (T, d) in float32.
@@ -174,10 +173,10 @@ class VideoDataset(Dataset[Any]):
             H5SchemaError: The file no longer holds the video, or holds features that are not finite.
             OSError: The video cannot be read.
         """
-        path, key = self._places[_checked_index(index, len(self))]
+        path, key = self._places[checked_index(index, len(self))]
         with _video_of(path, key):
             record = record_from_group(group_of(self._file(path), key), self._side.kinds)
-        _refuse_non_finite(torch.from_numpy(record.features), f"{path}: {key}/features")
+        refuse_non_finite(torch.from_numpy(record.features), f"{path}: {key}/features")
         return record.every(self.stride)
 
     @property
@@ -250,91 +249,6 @@ class VideoDataset(Dataset[Any]):
         return file
 
 
-class InMemoryDataset(Dataset[Any]):
-    """Records in memory, with the interface of `VideoDataset`.
-
-    Args:
-        records: The videos.
-        stride: Takes every ``stride``-th sampled frame.
-        dtype: Type of the tensors.
-        with_: As in `VideoDataset`, of the records' ``side`` and of their own arrays.
-
-    Attributes:
-        names: The name of each record.
-        lengths: Number of sampled frames T of each video, after ``stride``.
-        feature_dim: Feature dimension d.
-        stride: As given.
-        dtype: As given.
-
-    Raises:
-        ValueError: ``stride`` is less than 1, there is no record, two have one name, or features are not
-            (T, d), or (T, L, d), with T at least 1 and one d.
-    """
-
-    def __init__(
-        self,
-        records: Sequence[VideoRecord],
-        *,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float32,
-        with_: With = (),
-    ) -> None:
-        self._side = SideInputs(with_)
-        self.stride = _checked_stride(stride)
-        self.dtype = dtype
-        if not records:
-            raise ValueError("no record was given")
-        _refuse_duplicates([record.name for record in records], "records")
-        for record in records:
-            if record.features.ndim not in FEATURES_NDIM or 0 in record.features.shape:
-                raise ValueError(f"{record.name}: expected features (T, d), got shape {record.features.shape}")
-        first = records[0]
-        self.feature_dim = first.features.shape[-1]
-        for record in records:
-            if record.features.shape[1:] != first.features.shape[1:]:
-                raise ValueError(
-                    f"feature dimensions disagree: {first.name} has {dims(first.features.shape[1:])}, "
-                    f"{record.name} has {dims(record.features.shape[1:])}"
-                )
-        self.names = tuple(record.name for record in records)
-        self.lengths = tuple(_length_after(stride, len(record.features)) for record in records)
-        self._records = tuple(records)
-        if self._side:
-            for index in range(len(self)):
-                self[index]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Any:
-        record = self._records[_checked_index(index, len(self))]
-        frames = _tensor(record.features[:: self.stride].copy(), self.dtype, f"{record.name}: features")
-        if not self._side:
-            return frames
-
-        def read(name: str) -> Any:
-            found = record.side.get(name, getattr(record, name, None))
-            return None if found is None else np.asarray(found)
-
-        return self._side.beside(frames, len(record.features), read, self.stride, record.name)
-
-    def record(self, index: int) -> VideoRecord:
-        """Return the whole record of one video, strided; its arrays are those that were given.
-
-        Raises:
-            IndexError: There is no such video.
-        """
-        return self._records[_checked_index(index, len(self))].every(self.stride)
-
-    def content_hash(self) -> str:
-        """Return the hash that `VideoDataset.content_hash` gives the same videos."""
-        records = [
-            replace(record, side={name: record.side[name] for name in self._side.kinds if name in record.side})
-            for record in self._records
-        ]
-        return combined(self.names, [digest_of(record) for record in records], self._side.kinds)
-
-
 def as_dataset(videos: object) -> VideoSource:
     """Return videos as a dataset, whatever form they have.
 
@@ -390,10 +304,14 @@ def _refuse_other_dims(contents: Sequence[H5Contents]) -> None:
         raise H5SchemaError(f"feature dimensions disagree: {said}")
 
 
-def _warn_of_mixed_provenance(contents: Sequence[H5Contents]) -> None:
+def _warn_of_mixed_provenance(contents: Sequence[H5Contents], side: Collection[str]) -> None:
+    """Warn of files that were made in different ways; attributes of a stream, ``name/...``, count where it is read."""
     known = [content for content in contents if content.provenance]
     differences = []
     for attribute in dict.fromkeys(name for content in known for name in content.provenance):
+        stream, slash, _ = attribute.partition("/")
+        if slash and stream not in side:
+            continue
         examples: dict[str | None, Path] = {}
         for content in known:
             examples.setdefault(content.provenance.get(attribute), content.path)
@@ -416,47 +334,11 @@ def _named_videos(contents: Sequence[H5Contents]) -> dict[str, tuple[H5Contents,
     }
 
 
-def _refuse_duplicates(names: Sequence[str], what: str) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(f"{what} given twice: {', '.join(twice)}")
-
-
-def _checked_stride(stride: int) -> int:
-    if stride < 1:
-        raise ValueError(f"stride must be at least 1, got {stride}")
-    return stride
-
-
-def _checked_index(index: int, length: int) -> int:
-    position = operator.index(index)
-    if not -length <= position < length:
-        raise IndexError(f"video {position} of {length}")
-    return position % length
-
-
-def _length_after(stride: int, length: int) -> int:
-    return -(-length // stride)
-
-
 def _as_record(name: str, features: Tensor | np.ndarray[Any, Any]) -> VideoRecord:
     tensor = torch.as_tensor(features).detach().cpu()
     if not tensor.is_floating_point():
         raise TypeError(f"{name}: expected features (T, d) of floats, got {tensor.dtype}")
     return VideoRecord(name, (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
-
-
-def _tensor(rows: np.ndarray[Any, np.dtype[Any]], dtype: torch.dtype, where: str) -> Tensor:
-    native = rows.astype(rows.dtype.newbyteorder("="), copy=False)  # torch takes no other byte order
-    tensor = torch.from_numpy(native).to(dtype)
-    _refuse_non_finite(tensor, where)
-    return tensor
-
-
-def _refuse_non_finite(features: Tensor, where: str) -> None:
-    """Refuse values that are not finite in the type that is used, such as 1e300 in float32."""
-    if not torch.isfinite(features).all():
-        raise H5SchemaError(f"{where}: values that are not finite in {str(features.dtype).removeprefix('torch.')}")
 
 
 @contextmanager

@@ -15,12 +15,13 @@ import h5py
 from visp._version import __version__
 from visp.data.record import VideoRecord
 from visp.data.schema import GroupCheck, read_attributes, read_numbers, read_value
-from visp.data.stored import MAX_NAME, H5SchemaError, holds, lookup, names_of, reading
+from visp.data.stored import MAX_NAME, H5SchemaError, checked_name, holds, lookup, names_of, reading
 from visp.utils.files import check_input, check_outputs, one_line, replacing
 
 __all__ = [
     "H5Contents",
     "H5SchemaError",
+    "check_side_name",
     "group_of",
     "listed",
     "open_h5",
@@ -59,12 +60,13 @@ class H5Contents:
         return self.feature_shape[-1]
 
 
-def read_record(path: str | os.PathLike[str], key: str) -> VideoRecord:
+def read_record(path: str | os.PathLike[str], key: str, side: Iterable[str] = ()) -> VideoRecord:
     """Read one video.
 
     Args:
         path: An h5 file of the field's schema.
         key: Group name, such as ``"video_1"``.
+        side: Names of other arrays to read, where they are there.
 
     Returns:
         The video, with ``features`` (T, d) or (T, L, d) as float32. Its ``provenance`` holds the attributes of the
@@ -80,7 +82,7 @@ def read_record(path: str | os.PathLike[str], key: str) -> VideoRecord:
             keys = names_of(file)
         if key not in keys:
             raise KeyError(f"{path}: no {key!r}; {listed(sorted(keys, key=natural_order))}")
-        return record_from_group(group_of(file, key))
+        return record_from_group(group_of(file, key), side)
 
 
 def write_h5(
@@ -285,9 +287,21 @@ def _write_record(file: h5py.File, record: VideoRecord) -> None:
         if value is not None:
             group[key] = value
     for key, value in record.side.items():
-        if key in _DATASETS or not key or "/" in key or key == ".":
-            raise ValueError(f"{record.name}: {key!r} cannot name a side input")
+        check_side_name(key)
         group[key] = value
+
+
+def check_side_name(name: str) -> None:
+    """Refuse a name that no array beside those of the schema can have.
+
+    Raises:
+        ValueError: If the schema has a key of that name, or it is empty, cannot be printed or holds ``/``.
+    """
+    if name in _DATASETS:
+        raise ValueError(f"{name!r} cannot name a side input: it is a key of the schema, {', '.join(_DATASETS)}")
+    if not name or "/" in name or name == ".":
+        raise ValueError(f"{name!r} cannot name a side input: it must be without '/', and not empty")
+    checked_name(name)
 
 
 def natural_order(key: str) -> list[str | int]:

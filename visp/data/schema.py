@@ -213,8 +213,8 @@ def read_value(group: h5py.Group, key: str) -> Any:
         return _text(data)
 
 
-def read_numbers(group: h5py.Group, key: str) -> npt.NDArray[Any]:
-    """Read an array that the schema does not know, as stored.
+def read_numbers(group: h5py.Group, key: str, rows: slice = slice(None)) -> npt.NDArray[Any]:
+    """Read an array that the schema does not know, as stored, or some of its rows.
 
     Raises:
         H5SchemaError: It holds no numbers, or cannot be read.
@@ -224,7 +224,7 @@ def read_numbers(group: h5py.Group, key: str) -> npt.NDArray[Any]:
         if problems := _not_numbers(data):
             raise H5SchemaError(problems[0])
         check_stored(data)
-        return np.asarray(data[()])
+        return np.asarray(data[()] if rows == slice(None) else data[rows])
 
 
 def features_shape(group: h5py.Group) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from visp.data.stored import H5SchemaError
-from visp.side_inputs import Kind, Video, check_side
+from visp.side_inputs import Kind, Video, check_side, shots_within
 
 KNOWN: Mapping[str, Kind] = {"picks": "frames", "change_points": "shots"}
 """What keys of the schema are; of any other name it is said, or it is of the whole video."""
@@ -63,40 +63,53 @@ class SideInputs:
         self,
         frames: Tensor,
         length: int,
-        read: Callable[[str], npt.NDArray[Any] | None],
+        read: Callable[[str, slice], tuple[tuple[int, ...], npt.NDArray[Any]] | None],
         stride: int,
         where: str,
+        part: tuple[int, int] | None = None,
     ) -> Video:
-        """Return a video with its side inputs.
+        """Return a video, or a part of it, with its side inputs.
 
         Args:
-            frames: (T, ...) frames, every ``stride``-th sampled one.
-            length: Number of sampled frames.
-            read: Returns the array of a name, or None if there is none.
+            frames: (T, ...) frames, every ``stride``-th sampled one; of a part, its own.
+            length: Number of sampled frames of the video.
+            read: Returns the shape of the array of a name, and those rows of it; or None if there is none.
             stride: Every how many sampled frames are taken.
             where: Of the video, for messages.
+            part: First frame of the part and the one after its last; None for the whole video.
 
         Raises:
             H5SchemaError: One is missing, holds no numbers or not finite ones, or does not have the shape of its kind.
         """
         side: dict[str, Tensor] = {}
+        everything = slice(None)
+        rows = everything if part is None else rows_of(*part, stride)
         for name, kind in self.kinds.items():
             try:
-                values = read(name)
+                found = read(name, rows if kind == "frames" else everything)
             except H5SchemaError as error:
                 raise H5SchemaError(f"{where}/{name}: {error}") from error
             try:
-                if values is None:
+                if found is None:
                     raise ValueError(f"no {name!r}")
-                self.check(name, values.shape, length)
+                shape, values = found
+                self.check(name, shape, length)
                 if kind == "shots":
-                    values = rows_of_shots(name, values, read("picks"), length, stride)
+                    picks = read("picks", everything)
+                    values = rows_of_shots(name, values, None if picks is None else picks[1], length, stride)
                 elif kind == "frames":
                     values = values[::stride]
                 side[name] = _as_tensor(name, values, frames.dtype)
+                if kind == "shots" and part is not None:
+                    side[name] = shots_within(side[name], *part)
             except ValueError as error:
                 raise H5SchemaError(f"{where}: {error}") from error
         return Video(frames, side, self.kinds)
+
+
+def rows_of(start: int, stop: int, stride: int) -> slice:
+    """Return the sampled frames, of which every ``stride``-th is a frame, that the frames of a part lie in."""
+    return slice(start * stride, (stop - 1) * stride + 1)
 
 
 def rows_of_shots(

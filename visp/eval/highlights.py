@@ -79,16 +79,31 @@ def average_precision(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> float:
     Raises:
         ValueError: If the shapes differ, or a score is not finite.
     """
-    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(relevant, dtype=bool)
-    if values.ndim != 1 or values.shape != truth.shape or not np.isfinite(values).all():
-        raise ValueError(f"expected finite scores (n,) and relevance (n,), got shapes {values.shape} and {truth.shape}")
-    if not truth.any():
+    hits, taken = _ranked(scores, relevant)
+    if not hits[-1]:
         return math.nan
-    order = np.argsort(-values, kind="stable")
-    last_of_score = np.append(np.diff(values[order]) != 0, True)
-    hits = np.cumsum(truth[order])[last_of_score]
-    taken = np.flatnonzero(last_of_score) + 1
-    return float((hits / taken) @ np.diff(hits, prepend=0) / truth.sum())
+    return float((hits / taken) @ np.diff(hits, prepend=0) / hits[-1])
+
+
+def interpolated_precision(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> float:
+    """Return the interpolated average precision of a ranking, as QVHighlights' evaluation computes it.
+
+    Args:
+        scores: As in :func:`average_precision`.
+        relevant: As in :func:`average_precision`.
+
+    Returns:
+        The mean, over the distinct scores at which a relevant item is reached, of the highest precision at that score
+        or a lower one; 0 if none is relevant.
+
+    Raises:
+        ValueError: As in :func:`average_precision`.
+    """
+    hits, taken = _ranked(scores, relevant)
+    if not hits[-1]:
+        return 0.0
+    precision = np.maximum.accumulate((hits / taken)[::-1])[::-1]
+    return float(precision[np.diff(hits, prepend=0) > 0].mean())
 
 
 def segment_means(scores: npt.ArrayLike, length: int = 5) -> npt.NDArray[np.float64]:
@@ -274,12 +289,13 @@ def mean_of_batches(values: Sequence[float], batch_size: int) -> float:
 
 
 def hit_at_1(scores: npt.ArrayLike, ratings: npt.ArrayLike, *, least: int = VERY_GOOD) -> float:
-    """Return QVHighlights' HIT@1 of one query: the share of raters who call the top-scored clip a highlight.
+    """Return QVHighlights' HIT@1 of one query: 1 if some rater calls the top-scored clip a highlight, or else 0.
 
-    QVHighlights counts a hit per rater and takes the mean over raters and queries.
+    Of several top-scored clips the first one counts. The paper (Lei et al. 2021) does not say how the raters are put
+    together; its evaluation takes the best of them.
 
     Args:
-        scores: (n,) one per clip of the video.
+        scores: (n,) finite, one per clip of the video.
         ratings: (n, raters), 0 to 4, 0 for clips that are not relevant.
         least: Rating from which a clip is a highlight.
 
@@ -287,11 +303,13 @@ def hit_at_1(scores: npt.ArrayLike, ratings: npt.ArrayLike, *, least: int = VERY
         ValueError: If the shapes do not fit.
     """
     values, rated = _checked(scores, ratings)
-    return float((rated[int(values.argmax())] >= least).mean())
+    return float((rated[int(values.argmax())] >= least).any())
 
 
 def highlight_map(scores: npt.ArrayLike, ratings: npt.ArrayLike, *, least: int = VERY_GOOD) -> float:
-    """Return QVHighlights' average precision of one query, mean over the raters who call some clip a highlight.
+    """Return QVHighlights' average precision of one query, mean over the raters.
+
+    It is that of :func:`interpolated_precision`, so a rater who calls no clip a highlight counts as 0.
 
     Args:
         scores: As in :func:`hit_at_1`.
@@ -299,12 +317,22 @@ def highlight_map(scores: npt.ArrayLike, ratings: npt.ArrayLike, *, least: int =
         least: As in :func:`hit_at_1`.
     """
     values, rated = _checked(scores, ratings)
-    return mean_defined([average_precision(values, rater >= least) for rater in rated.T])
+    return float(np.mean([interpolated_precision(values, rater >= least) for rater in rated.T]))
+
+
+def _ranked(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return, for each distinct score from the highest, how many relevant items have it or more, and how many items."""
+    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(relevant, dtype=bool)
+    if values.ndim != 1 or values.shape != truth.shape or not values.size or not np.isfinite(values).all():
+        raise ValueError(f"expected finite scores (n,) and relevance (n,), got shapes {values.shape} and {truth.shape}")
+    order = np.argsort(-values, kind="stable")
+    last_of_score = np.append(np.diff(values[order]) != 0, True)
+    return np.cumsum(truth[order])[last_of_score], np.flatnonzero(last_of_score) + 1
 
 
 def _checked(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     values, rated = np.asarray(scores, dtype=np.float64), np.asarray(ratings, dtype=np.float64)
-    if values.ndim != 1 or rated.ndim != 2 or len(values) != len(rated) or not len(values):
+    if values.ndim != 1 or rated.ndim != 2 or len(values) != len(rated) or not rated.size:
         raise ValueError(f"expected scores (n,) and ratings (n, raters), got shapes {values.shape} and {rated.shape}")
     return values, rated
 

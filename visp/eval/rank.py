@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 LARGEST_TABLE = 1 << 20
 """Entries of the table above which scipy's algorithm is used."""
@@ -56,6 +55,8 @@ def kendall_tau_b(first: Levels, second: Levels) -> float:
         return math.nan
     shape = len(first.counts), len(second.counts)
     if shape[0] * shape[1] > LARGEST_TABLE:
+        from scipy import stats  # takes half a second to import, which most runs need not wait for
+
         return float(stats.kendalltau(first.values, second.values).statistic)
     table = np.bincount(first.level * shape[1] + second.level, minlength=shape[0] * shape[1]).reshape(shape)
     below = table.cumsum(axis=0).cumsum(axis=1)

@@ -33,7 +33,7 @@ def draw_batch_sizes(result: StudyResult, figure: Figure) -> None:
         figure.subplots(),
         xlabel="batch size N (videos)",
         ylabel=f"{metric}, mean over the labelled files",
-        label="pretrained, ± standard deviation over seeds",
+        label="pretrained" + (", ± standard deviation over seeds" if len(result.study.seeds) > 1 else ""),
         spread=[float(np.std(each, ddof=1)) if len(each) > 1 else 0.0 for each in values],
         baseline=result.average(NOT_PRETRAINED.name, metric),
         log=True,

@@ -36,7 +36,7 @@ from visp.training.pretrain import pretrain
 from visp.training.run_folder import write_json
 from visp.training.segments import Segments
 from visp.training.standardize import standardization
-from visp.utils.distributed import launched
+from visp.utils.distributed import launch_id, launched
 from visp.utils.files import locked, parse_json, read_text, replacing
 from visp.utils.noise import seeded
 from visp.utils.progress import Bar
@@ -46,6 +46,10 @@ _IDENTIFICATION_STEPS = 20
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 
+class FailedRunError(ValueError):
+    """A run that failed; of several processes of torchrun, the others raise it as well."""
+
+
 def carry_out(
     runs: Sequence[Run], cache: Path, *, jobs: int = 1, progress: bool = True, description: str = "runs"
 ) -> dict[str, dict[str, Any]]:
@@ -53,7 +57,7 @@ def carry_out(
 
     Every run computes on one thread, so that what it finds does not depend on ``jobs``. A run that fails does not stop
     the others; its error is raised when they have ended. Of several processes that torchrun started, each does what no
-    other one does or has done, and all return when everything is done.
+    other one does or has done, or failed to do, and all return, or raise the same error, when everything is done.
 
     Args:
         runs: The runs; those that fine-tune need their pretraining done.
@@ -63,7 +67,8 @@ def carry_out(
         description: Of the bar.
 
     Raises:
-        ValueError: If a run fails, or there are both several jobs and several processes of torchrun.
+        FailedRunError: If a run fails; the first in the order of ``runs``.
+        ValueError: If there are both several jobs and several processes of torchrun.
     """
     rank, num_processes = launched()
     if jobs > 1 and num_processes > 1:
@@ -72,14 +77,14 @@ def carry_out(
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     wanted = {key(run): run for run in runs}
     todo = {name: run for name, run in wanted.items() if not (cache / name / "result.json").exists()}
-    failed: list[ValueError] = []
+    failed: dict[str, FailedRunError] = {}
     hidden = not progress or rank > 0
     with Bar(total=len(wanted), initial=len(wanted) - len(todo), desc=description, disable=hidden) as bar:
-        for error in _work(todo, cache, jobs) if num_processes == 1 else _share(todo, cache):
-            failed += [] if error is None else [error]
+        for name, error in _work(todo, cache, jobs) if num_processes == 1 else _share(todo, cache):
+            failed |= {} if error is None else {name: error}
             bar.update()
     if failed:
-        raise failed[0]
+        raise next(failed[name] for name in wanted if name in failed)
     return {name: _read_result(cache / name) for name in wanted}
 
 
@@ -120,18 +125,18 @@ class KnapsackSummaries(PseudoSummaries):
             self.labels[index] = torch.as_tensor(summary.selection[record.picks], dtype=torch.float32)
 
 
-def _work(todo: Mapping[str, Run], cache: Path, jobs: int) -> Iterator[ValueError | None]:
-    """Do the runs, and yield None or the error of each as it ends."""
+def _work(todo: Mapping[str, Run], cache: Path, jobs: int) -> Iterator[tuple[str, FailedRunError | None]]:
+    """Do the runs, and yield the key of each as it ends, with None or its error."""
     if jobs == 1 or len(todo) < 2:
         with _one_thread():
             for name, run in todo.items():
-                yield _carry_out(run, cache / name, cache)
+                yield name, _carry_out(run, cache / name, cache)
         return
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker) as pool:
-        futures = [pool.submit(_carry_out, run, cache / name, cache) for name, run in todo.items()]
+        futures = {pool.submit(_carry_out, run, cache / name, cache): name for name, run in todo.items()}
         try:
             for future in as_completed(futures):
-                yield future.result()
+                yield futures[future], future.result()
         except BrokenProcessPool as error:
             raise ChildProcessError("a process of the study was ended from outside; run it again to resume") from error
         except BaseException:
@@ -139,18 +144,18 @@ def _work(todo: Mapping[str, Run], cache: Path, jobs: int) -> Iterator[ValueErro
             raise
 
 
-def _share(todo: Mapping[str, Run], cache: Path) -> Iterator[ValueError | None]:
+def _share(todo: Mapping[str, Run], cache: Path) -> Iterator[tuple[str, FailedRunError | None]]:
     """Do the runs that no other process does, until all are done; a run whose process has died is done here."""
-    waiting = dict(todo)
+    waiting, launch = dict(todo), launch_id()
     with _one_thread():
         while waiting:
             for name, run in list(waiting.items()):
                 try:
-                    error = _carry_out(run, cache / name, cache)
+                    error = _carry_out(run, cache / name, cache, launch)
                 except BlockingIOError:
                     continue
                 del waiting[name]
-                yield error
+                yield name, error
             time.sleep(_SECONDS_BETWEEN_LOOKS if waiting else 0)
 
 
@@ -176,21 +181,36 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _carry_out(run: Run, folder: Path, cache: Path) -> ValueError | None:
+def _carry_out(run: Run, folder: Path, cache: Path, launch: str = "") -> FailedRunError | None:
+    """Do a run, unless another process of this start of torchrun has done it or failed; return None or the error."""
+    failure = folder / "failed.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
             if (folder / "result.json").exists():
                 return None  # another process has done it meanwhile
+            if launch and failure.exists() and (found := parse_json(read_text(failure)))["launch"] == launch:
+                return FailedRunError(found["error"])
+            failure.unlink(missing_ok=True)
             declared = {"kind": type(run).__name__, "visp_version": __version__, "run": asdict(run)}
             write_json(folder / "run.json", declared)
-            found = _pretrain(run, folder) if isinstance(run, Pretraining) else _fine_tune(run, folder, cache)
-            write_json(folder / "result.json", found)
+            try:
+                found = _pretrain(run, folder) if isinstance(run, Pretraining) else _fine_tune(run, folder, cache)
+                write_json(folder / "result.json", found)
+            except Exception as error:
+                failed = _failed(folder, error)
+                if launch:
+                    write_json(failure, {"launch": launch, "error": str(failed)})
+                return failed
     except BlockingIOError:
         raise
     except Exception as error:
-        return ValueError(f"{folder / 'run.json'}: {type(error).__name__}: {error}")
+        return _failed(folder, error)
     return None
+
+
+def _failed(folder: Path, error: Exception) -> FailedRunError:
+    return FailedRunError(f"{folder / 'run.json'}: {type(error).__name__}: {error}")
 
 
 def _pretrain(run: Pretraining, folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from visp.data.splits import Folds
 from visp.eval.metrics import METRICS
 from visp.eval.protocols import protocol_form
 from visp.eval.results import BASELINES, without_nan
+from visp.studies.curves import draw_curves, has_curves
 from visp.studies.results import CrossValidation
 from visp.studies.study import Labelled, Study, StudyResult
 from visp.training.run_folder import write_json
@@ -38,19 +40,24 @@ def write_report(
     draw: Callable[[StudyResult, Figure], None] | None = None,
     more: str = "",
     more_values: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
 ) -> str:
-    """Write ``table.md``, ``table.csv``, ``results.json`` and ``figure.png`` and ``.pdf``, and return the Markdown.
+    """Write ``table.md``, ``table.csv``, ``results.json`` and the figures, and return the Markdown.
 
     Args:
         result: What came of the study.
         out: Its folder.
-        draw: Draws the figure; without matplotlib there is none, and the text says so.
+        draw: Draws ``figure.png`` and ``.pdf``; without matplotlib there is no figure, and the text says so.
         more: Markdown below the tables.
         more_values: Values for the JSON file.
+        cache: Folder of the runs, whose training curves are drawn as ``curves.png`` and ``.pdf``, where they are few
+            enough to be told apart.
     """
     text = markdown(result) + (f"\n\n{more}" if more else "")
     if draw is not None:
-        text += f"\n\n{_save_figure(result, draw, out)}"
+        text += f"\n\n{_save_figure('figure', partial(draw, result), result, out)}"
+        if cache is not None and has_curves(result):
+            text += f"\n\n{_save_figure('curves', partial(draw_curves, result, cache=cache), result, out)}"
     with replacing(out / "table.md") as file:
         file.write(f"{text}\n".encode())
     rows = io.StringIO()
@@ -187,14 +194,14 @@ def _any_of(result: StudyResult, labelled: Labelled) -> CrossValidation:
     return result.fine_tuned[result.study.variants[0].name, labelled.name]
 
 
-def _save_figure(result: StudyResult, draw: Callable[[StudyResult, Figure], None], out: Path) -> str:
+def _save_figure(name: str, draw: Callable[[Figure], None], result: StudyResult, out: Path) -> str:
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return 'No figure was drawn: it needs matplotlib, `pip install "visp[plot]"`.'
     figure = Figure(layout="constrained")
-    draw(result, figure)
+    draw(figure)
     for ending in ("png", "pdf"):
-        with replacing(out / f"figure.{ending}") as file:
+        with replacing(out / f"{name}.{ending}") as file:
             figure.savefig(file, dpi=150, format=ending)
-    return f"![{result.study.name}](figure.png)"
+    return f"![{result.study.name}]({name}.png)"

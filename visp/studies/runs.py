@@ -162,6 +162,11 @@ def weights_of(run: Run, cache: Path) -> Path:
     return cache / key(run) / inside / "weights.pt"
 
 
+def metrics_of(run: Pretraining, cache: Path) -> Path:
+    """Return the file of the metrics of every step of a pretraining run."""
+    return cache / key(run) / "run" / "metrics.jsonl"
+
+
 def logits_of(run: Pretraining, cache: Path) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
     """Return the logits (T_i,) of every video of a pretraining run, as it ended."""
     with h5py.File(cache / key(run) / "logits.h5", "r") as file:

@@ -79,14 +79,16 @@ def draw_search(result: StudyResult, figure: Figure, objective: Objective = "fin
     maps = [_mean_in_cells(points[third], values[third], size, binary) for third in thirds]
     limits = float(min(np.nanmin(each) for each in maps)), float(max(np.nanmax(each) for each in maps))
     figure.set_size_inches(12, 4)
-    figure.suptitle(f"{_name(result, objective)}, mean of the points in a cell")
+    figure.suptitle(
+        f"{_name(result, objective)}, mean of the points in a cell; white: no point; framed: the best of a panel"
+    )
     for ax, third, cells in zip(figure.subplots(1, _PANELS, sharey=True), thirds, maps, strict=True):
-        ends = points[third, 0].min(), points[third, 0].max()
+        ends = (f"{end:.2g}" for end in (points[third, 0].min(), points[third, 0].max()))
         plot_grid(
             cells, ax, x=_spans(size), y=_spans(binary), xlabel="size penalty", ylabel="binary penalty", limits=limits
         )
         ax.tick_params(axis="x", labelrotation=20)
-        ax.set_title(f"temperature {ends[0]:.2g} to {ends[1]:.2g}")
+        ax.set_title("temperature " + " to ".join(dict.fromkeys(ends)))
         ax.label_outer()
 
 

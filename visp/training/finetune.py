@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visp.contracts import score
+from visp.calls import score
 from visp.data import VideoSource
 from visp.data.splits import Split
 from visp.eval import Evaluation

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Protocol, runtime_checkable
 
-from visp.contracts import check_logits, placed, score
+from visp.calls import score
+from visp.contracts import check_logits
 from visp.inputs import Standardization
-from visp.side_inputs import Video, frames_of
+from visp.side_inputs import Video, frames_of, placed
 from visp.utils.noise import seeded
 from visp.weights import own_module
 

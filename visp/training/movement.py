@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visp.contracts import Objective, placed, score
+from visp.calls import score
+from visp.contracts import Objective
 from visp.eval.agreement import agreement, spread_within_video
 from visp.pretrainer import ViSPPretrainer
-from visp.side_inputs import Video
+from visp.side_inputs import Video, placed
 from visp.training.collapse import CollapseWarning
 from visp.training.options import PretrainOptions
 from visp.training.run_state import RunState

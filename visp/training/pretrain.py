@@ -10,10 +10,11 @@ from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
-from visp.contracts import Objective, check_item, check_objective, class_name
+from visp.contracts import Objective, check_objective, class_name
 from visp.data import VideoSource
 from visp.inputs import carried
 from visp.pretrainer import ViSPPretrainer
+from visp.side_inputs import check_item
 from visp.training.batches import Batches
 from visp.training.collapse import CollapseWatch
 from visp.training.devices import move

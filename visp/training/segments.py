@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from visp.data import Video, VideoSource
+from visp.data.source import ReadsParts
 from visp.prediction import segment_bounds
 
 
@@ -45,9 +46,23 @@ class Segments:
         return len(self._bounds)
 
     def __getitem__(self, item: int) -> Any:
-        index, start, stop = self._bounds[item]
-        video = self.dataset[index]
-        return tuple(part[start:stop] for part in video) if isinstance(video, tuple) else video[start:stop]
+        return part_of(self.dataset, *self._bounds[item])
+
+
+def part_of(videos: Any, index: int, start: int, stop: int) -> Any:
+    """Return frames ``start`` to ``stop``, without the last, of a video, of which only they are read where possible."""
+    if isinstance(videos, ReadsParts) and not _changes_items(videos):
+        return videos.part(index, start, stop)
+    video = videos[index]
+    return tuple(part[start:stop] for part in video) if isinstance(video, tuple) else video[start:stop]
+
+
+def _changes_items(videos: ReadsParts) -> bool:
+    """Return whether a class has an ``__getitem__`` of its own and inherits ``part``, which does not know of it."""
+    first, other = (
+        next((kind for kind in type(videos).__mro__ if name in vars(kind)), None) for name in ("__getitem__", "part")
+    )
+    return first is not other
 
 
 def labelled_segments(dataset: VideoSource, names: Sequence[str], segment_length: int | None) -> Segments:
@@ -91,3 +106,8 @@ class _Labelled:
     def __getitem__(self, item: int) -> tuple[Tensor | Video, Tensor]:
         index, gtscore = self._labelled[item]
         return self.dataset[index], gtscore
+
+    def part(self, item: int, start: int, stop: int) -> tuple[Tensor | Video, Tensor]:
+        """Return frames ``start`` to ``stop``, without the last, of a video, and their importance."""
+        index, gtscore = self._labelled[item]
+        return part_of(self.dataset, index, start, stop), gtscore[start:stop]

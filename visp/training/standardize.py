@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Protocol
 
-from visp.contracts import check_item
 from visp.inputs import Standardization, carried, carry
-from visp.side_inputs import frames_of
+from visp.side_inputs import check_item, frames_of
 from visp.training.fold import Fold, find_fold
 
 MOST_VIDEOS = 1000

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visp.contracts import placed
+from visp.side_inputs import placed
 from visp.training.options import Precision, RunOptions
 from visp.training.run_state import RunState
 from visp.utils import distributed

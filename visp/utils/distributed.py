@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from itertools import accumulate, pairwise
 from typing import Any, TypeVar, cast
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -19,6 +21,8 @@ _Result = TypeVar("_Result")
 
 PATIENCE = 660.0
 """Seconds that a process waits for the others."""
+
+_OWN_ID, _LAUNCH = uuid4().hex, "visp/launch"
 
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "imed out", "imeout", "gloo", "NCCL")
 """What torch's errors say where another process is gone, or does not answer."""
@@ -259,6 +263,29 @@ def _is_first_to_know() -> bool:
 def launched() -> tuple[int, int]:
     """Return the number of this process among those that torchrun started, and how many; (0, 1) without torchrun."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launch_id() -> str:
+    """Return a text that all processes of one start by torchrun share, and those of no other; "" without torchrun.
+
+    The first process draws it and the others wait for it, up to an hour. Processes that something else started, which
+    does not say where the first one is, share none: each has its own.
+    """
+    if launched()[1] == 1:
+        return ""
+    place = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    return _OWN_ID if None in place or not dist.is_available() else _agreed(place)[0]
+
+
+@cache
+def _agreed(place: tuple[str | None, str | None]) -> tuple[str, object]:
+    """Return what the first process draws, and the store that hands it over, which may end with that process."""
+    from torch.distributed.rendezvous import rendezvous
+
+    store, number, _ = next(rendezvous("env://", timeout=timedelta(hours=1)))
+    if number == 0:
+        store.set(_LAUNCH, _OWN_ID)
+    return store.get(_LAUNCH).decode(), store
 
 
 def is_first() -> bool:

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import nn
 
 from visp.data import VideoRecord
+from visp.data.h5 import check_side_name
 from visp.utils.distributed import launched
 from visp.utils.files import check_outputs, locked
 from visp.utils.progress import Bar
@@ -35,7 +36,7 @@ from visp.video.extract import (
     find_shots,
     reason,
 )
-from visp.video.extractors import Extractor, make_extractor
+from visp.video.extractors import Extractor, Preprocess, make_extractor
 from visp.video.parts import Parts
 from visp.video.sources import Source, find_videos, identified
 from visp.video.workers import Decoder, is_of_a_dead_worker
@@ -76,6 +77,7 @@ def extract_corpus(
     workers: int = 0,
     overwrite: bool = False,
     progress: bool = False,
+    streams: Mapping[str, Extractor | nn.Module] | None = None,
 ) -> Corpus:
     """Extract the features of videos and segment them, into an h5 file of the field's schema.
 
@@ -85,17 +87,21 @@ def extract_corpus(
     interrupted one stopped; what an existing ``out`` holds of unchanged files is taken over. Under ``torchrun`` each
     process takes its share of the files and the first one writes.
 
+    The streams of further extractors, one row per sampled frame, are kept beside the features, for
+    ``VideoDataset(out, with_={name: "frames"})``. Each video is still decoded once; shots are cut by the features.
+
     Args:
         inputs: Videos, or folders, in which every file is taken that is named like a video.
         out: The h5 file.
         extractor: The image model; see :func:`visp.video.extract_features`.
         fps: Sampled frames a second of video.
         kts_frames: Where KTS may cut: ``"sampled"``, as in the field, or ``"all"``, at every frame, for which every
-            frame goes through the model.
-        batch_size: Frames that go through the model together; None for 4 on a CPU and 32 elsewhere.
+            frame goes through every model.
+        batch_size: Frames that go through a model together; None for 4 on a CPU and 32 elsewhere.
         workers: Processes that decode, each its own videos; 0 to decode in this one.
         overwrite: Replaces an existing file.
         progress: Shows bars of files and of frames.
+        streams: Further image models, by the name of the array (T, d2) that each one's rows become.
 
     Returns:
         What was extracted, the same in every process.
@@ -106,25 +112,32 @@ def extract_corpus(
         BlockingIOError: If another process is writing ``out``.
         ModuleNotFoundError: If PyAV is not installed.
         VideoError: If not one video could be read; the message gives the reasons. If a decoding process died.
-        ValueError: If an option is out of its range, no input is a video, or ``out`` is an input.
+        ValueError: If an option is out of its range, no input is a video, ``out`` is an input, or a stream has a name
+            that is a key of the schema or cannot be one.
     """
     require_av()
     check_kts_frames(kts_frames)
     check_fps(fps)
     target = Path(os.path.realpath(out))  # of a link, the file that it leads to is written
     videos = find_videos(inputs)
-    extract = extractor if isinstance(extractor, Extractor) else Extractor(extractor)
-    made_with = _made_with(extract, fps, kts_frames)
-    decoder = Decoder(
-        extract.preprocess, None if kts_frames == "all" else fps, checked_batch_size(batch_size, extract), workers
-    )
+    for name in streams or {}:
+        check_side_name(name)
+    models = {"features": extractor, **(streams or {})}
+    extractors = {name: each if isinstance(each, Extractor) else Extractor(each) for name, each in models.items()}
+    made_with = _made_with(extractors, fps, kts_frames)
+    preprocesses: list[Preprocess] = []
+    for each in extractors.values():
+        preprocesses += [] if each.preprocess in preprocesses else [each.preprocess]
+    frames_at_once = checked_batch_size(batch_size, extractors["features"])
+    decoder = Decoder(preprocesses, None if kts_frames == "all" else fps, frames_at_once, workers)
     with _processes() as processes, _output(target, videos, processes, overwrite=overwrite):
-        parts = Parts(target, made_with)
+        parts = Parts(target, made_with, list(streams or {}))
         sources = identified(videos, made_with)
         own = sources[processes.rank :: processes.size]
         missing = [source for source in own if not parts.has(source)]
         if missing:
-            _ = extract.feature_dim  # a model that cannot work is refused before the videos are decoded
+            for each in extractors.values():
+                _ = each.feature_dim  # a model that cannot work is refused before the videos are decoded
         failed: dict[str, str] = {}
         seconds = dict.fromkeys(STAGES, 0.0)
         with (
@@ -132,7 +145,7 @@ def extract_corpus(
             Bar(total=len(own), initial=len(own) - len(missing), unit="video", disable=not progress) as files,
             Bar(unit="frame", disable=not progress, leave=False) as frames,
         ):
-            for source, result in _results(decoder, missing, extract, frames):
+            for source, result in _results(decoder, missing, extractors, frames):
                 record = result if isinstance(result, str) else _record(source, result, fps, kts_frames, seconds)
                 if isinstance(record, str):
                     failed[source.group] = record
@@ -195,7 +208,7 @@ def features_of(
     """
     extract = make_extractor() if extractor is None else extractor
     inputs = [os.fsencode(Path(path).resolve()).hex() for path in paths]
-    identity = json.dumps([inputs, _made_with(extract, fps, kts_frames)], sort_keys=True)
+    identity = json.dumps([inputs, _made_with({"features": extract}, fps, kts_frames)], sort_keys=True)
     name = Path(paths[0]).resolve().stem if paths else ""
     out = Path(folder) / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}.h5"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -221,8 +234,13 @@ def check_kts_frames(kts_frames: str) -> None:
         raise ValueError(f"kts_frames must be 'sampled' or 'all', got {kts_frames!r}")
 
 
-def _made_with(extract: Extractor, fps: float, kts_frames: KTSFrames) -> dict[str, str]:
-    return {**extract.provenance, "sampling_rate": f"{fps:g} fps", "kts": f"linear kernel, {kts_frames} frames"}
+def _made_with(extractors: Mapping[str, Extractor], fps: float, kts_frames: KTSFrames) -> dict[str, str]:
+    """Return how the features are made, and how each stream is, the latter as ``"name/extractor"`` and so on."""
+    made_with = {"sampling_rate": f"{fps:g} fps", "kts": f"linear kernel, {kts_frames} frames"}
+    for name, extractor in extractors.items():
+        of = "" if name == "features" else f"{name}/"
+        made_with |= {f"{of}{key}": value for key, value in extractor.provenance.items()}
+    return made_with
 
 
 @contextmanager
@@ -244,10 +262,11 @@ def _output(target: Path, videos: Mapping[str, Path], processes: _Processes, *, 
 
 
 def _results(
-    decoder: Decoder, sources: Sequence[Source], extract: Extractor, bar: Bar
+    decoder: Decoder, sources: Sequence[Source], extractors: Mapping[str, Extractor], bar: Bar
 ) -> Iterator[tuple[Source, VideoFeatures | str]]:
-    """Yield the features of each video, or the reason why there are none, as they come."""
-    rows: dict[int, list[npt.NDArray[np.float32]]] = {}
+    """Yield the features and streams of each video, or the reason why there are none, as they come."""
+    prepared = {name: decoder.preprocesses.index(each.preprocess) for name, each in extractors.items()}
+    rows: dict[int, dict[str, list[npt.NDArray[np.float32]]]] = {}
     picks: dict[int, list[int]] = {}
     network: dict[int, float] = defaultdict(float)
     failed: set[int] = set()
@@ -258,7 +277,9 @@ def _results(
         if isinstance(item, Batch):
             started = time.perf_counter()
             try:
-                rows.setdefault(number, []).append(extract(item.images))
+                found = rows.setdefault(number, {name: [] for name in extractors})
+                for name, extract in extractors.items():
+                    found[name].append(extract(item.images[prepared[name]]))
             except Exception as error:
                 if is_of_a_dead_worker(error):
                     raise
@@ -271,7 +292,12 @@ def _results(
             bar.set_description(shown(source.name), refresh=False)
             bar.update(len(item.picks))
         elif isinstance(item, Ending):
-            yield source, collected(rows.pop(number), picks.pop(number), item, network[number])
+            try:
+                video = collected(rows.pop(number), picks.pop(number), item, network[number])
+            except ValueError as error:  # of rows that differ in length
+                yield source, reason(source.path, error)
+            else:
+                yield source, video
         else:
             rows.pop(number, None)
             yield source, item
@@ -301,6 +327,7 @@ def _record(
         n_frame_per_seg=shots[:, 1] - shots[:, 0] + 1,
         n_steps=len(video.features),
         video_name=source.name,
+        side=video.streams,
         provenance={
             "frame_rate": f"{video.frame_rate:.6g}",
             "duration": f"{video.duration:.3f} s",

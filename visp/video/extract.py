@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,10 @@ CPU_BATCH, BATCH = 4, 32
 
 @dataclass(frozen=True)
 class Batch:
-    """Prepared frames of a video: their indices, and one tensor (B, ...)."""
+    """Frames of a video: their indices, and for each way to prepare them one tensor (B, ...)."""
 
     picks: list[int]
-    images: Tensor
+    images: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class VideoFeatures:
         frame_times: (n_frames + 1,) when each decoded frame is shown, in seconds after the first, and the end.
         damaged: Number of damaged packets left out.
         seconds: Time spent by stage, ``"decoding"`` and ``"network"``.
+        streams: (T, d2) float32 each, of further extractors by name.
     """
 
     features: npt.NDArray[np.float32]
@@ -64,6 +65,7 @@ class VideoFeatures:
     frame_times: npt.NDArray[np.float64]
     damaged: int
     seconds: dict[str, float]
+    streams: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def n_frames(self) -> int:
@@ -84,7 +86,8 @@ class VideoFeatures:
         """Return only the rows that a sampling rate of ``fps`` frames a second takes of these."""
         intervals = np.floor(self.frame_times[self.picks] * fps + SAMPLING_TOLERANCE)
         rows = np.flatnonzero(np.diff(intervals, prepend=-1) > 0)
-        return VideoFeatures(self.features[rows], self.picks[rows], self.frame_times, self.damaged, self.seconds)
+        streams = {name: stream[rows] for name, stream in self.streams.items()}
+        return replace(self, features=self.features[rows], picks=self.picks[rows], streams=streams)
 
 
 def extract_features(
@@ -122,11 +125,11 @@ def extract_features(
     picks: list[int] = []
     network = 0.0
     with Bar(unit="frame", desc=shown(Path(path).name), disable=not progress, dynamic_ncols=True, leave=False) as bar:
-        for item in read_batches(path, extract.preprocess, fps=fps, batch_size=frames_at_once):
+        for item in read_batches(path, [extract.preprocess], fps=fps, batch_size=frames_at_once):
             if isinstance(item, Ending):
-                return collected(rows, picks, item, network)
+                return collected({"features": rows}, picks, item, network)
             started = time.perf_counter()
-            rows.append(extract(item.images))
+            rows.append(extract(item.images[0]))
             network += time.perf_counter() - started
             picks += item.picks
             bar.update(len(item.picks))
@@ -135,7 +138,7 @@ def extract_features(
 
 def read_batches(
     path: str | os.PathLike[str],
-    preprocess: Preprocess,
+    preprocesses: Sequence[Preprocess],
     *,
     fps: float | None = 2.0,
     batch_size: int = BATCH,
@@ -145,7 +148,7 @@ def read_batches(
 
     Args:
         path: The video.
-        preprocess: Maps a frame (H, W, 3) uint8 to a tensor.
+        preprocesses: Each maps a frame (H, W, 3) uint8 to a tensor.
         fps: Sampled frames a second of video; None takes every frame.
         batch_size: Largest number of frames in a batch; there are fewer where the prepared frames' shape changes.
         threads: Threads of the decoder; 0 lets it choose.
@@ -159,7 +162,7 @@ def read_batches(
     check_fps(fps)
     require_av()
     try:
-        yield from _batches(path, preprocess, fps, batch_size, threads)
+        yield from _batches(path, preprocesses, fps, batch_size, threads)
     except (VideoError, FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # of any kind: what a damaged file makes of a decoder, or a frame of the preparation
@@ -167,29 +170,38 @@ def read_batches(
 
 
 def _batches(
-    path: str | os.PathLike[str], preprocess: Preprocess, fps: float | None, batch_size: int, threads: int
+    path: str | os.PathLike[str], preprocesses: Sequence[Preprocess], fps: float | None, batch_size: int, threads: int
 ) -> Iterator[Batch | Ending]:
     times: list[float] = []
     picks: list[int] = []
-    images: list[Tensor] = []
+    images: list[list[Tensor]] = []  # of each frame, one for each way to prepare it
     decoding, resumed = 0.0, time.perf_counter()
     with VideoReader(path, threads=threads) as reader:
         for frame in sampled(reader, fps, times):
-            image = preprocess(frame.image)
-            if images and (len(images) == batch_size or image.shape != images[0].shape):  # pictures may change in size
-                batch = Batch(picks, torch.stack(images))
+            prepared = [preprocess(frame.image) for preprocess in preprocesses]
+            # Pictures may change in size.
+            if images and (len(images) == batch_size or _shapes(prepared) != _shapes(images[0])):
+                batch = _batch(picks, images)
                 decoding += time.perf_counter() - resumed
                 yield batch
                 resumed = time.perf_counter()
                 picks, images = [], []
             picks.append(frame.index)
-            images.append(image)
-        last = Batch(picks, torch.stack(images)) if picks else None
+            images.append(prepared)
+        last = _batch(picks, images) if picks else None
         end, damaged = reader.end, reader.damaged
     decoding += time.perf_counter() - resumed
     if last is not None:
         yield last
     yield Ending(np.array([*times, end]) - times[0], damaged, decoding)
+
+
+def _batch(picks: list[int], images: list[list[Tensor]]) -> Batch:
+    return Batch(picks, tuple(torch.stack(alike) for alike in zip(*images, strict=True)))
+
+
+def _shapes(images: list[Tensor]) -> list[torch.Size]:
+    return [image.shape for image in images]
 
 
 def reason(path: str | os.PathLike[str], error: Exception) -> str:
@@ -218,14 +230,18 @@ def checked_batch_size(batch_size: int | None, extractor: Extractor) -> int:
     return batch_size
 
 
-def collected(rows: list[npt.NDArray[np.float32]], picks: list[int], ending: Ending, network: float) -> VideoFeatures:
-    """Put the batches of a video together."""
+def collected(
+    rows: Mapping[str, list[npt.NDArray[np.float32]]], picks: list[int], ending: Ending, network: float
+) -> VideoFeatures:
+    """Put the batches of a video together: those of its ``"features"``, and of every stream."""
+    arrays = {name: np.concatenate(batches) for name, batches in rows.items()}
     return VideoFeatures(
-        np.concatenate(rows),
+        arrays.pop("features"),
         np.array(picks, dtype=np.int64),
         ending.frame_times,
         ending.damaged,
         {"decoding": ending.decoding, "network": network},
+        arrays,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,12 +28,14 @@ class Parts:
     Args:
         target: The h5 file, which need not exist.
         made_with: How features are made; written as attributes of the file.
+        streams: Names of the streams that each video has beside its features.
     """
 
-    def __init__(self, target: Path, made_with: Mapping[str, str]) -> None:
+    def __init__(self, target: Path, made_with: Mapping[str, str], streams: Collection[str] = ()) -> None:
         self.folder = target.with_name(f".{target.name}.parts")
         self._target = target
         self._made_with = dict(made_with)
+        self._streams = streams
         self._earlier_groups = _groups(target)
         self._earlier = {digest: group for group, digest in self._earlier_groups.items()}
 
@@ -41,10 +43,10 @@ class Parts:
         """Return whether the features of a video are there, and intact; what is damaged of them is removed."""
         part = self._part(source)
         if part.exists():
-            if _is_intact(part, _VIDEO, source):
+            if self._is_intact(part, _VIDEO, source):
                 return True
             part.unlink()
-        return source.digest in self._earlier and _is_intact(self._target, self._earlier[source.digest], source)
+        return source.digest in self._earlier and self._is_intact(self._target, self._earlier[source.digest], source)
 
     def keep(self, source: Source, record: VideoRecord) -> None:
         """Write the features of a video."""
@@ -70,7 +72,15 @@ class Parts:
         """Read a video, which an earlier run may have written when its file had another number."""
         part = self._part(source)
         place = (part, _VIDEO) if part.exists() else (self._target, self._earlier[source.digest])
-        return replace(read_record(*place), name=source.group)
+        return replace(read_record(*place, self._streams), name=source.group)
+
+    def _is_intact(self, path: Path, group: str, source: Source) -> bool:
+        try:
+            record = read_record(path, group, self._streams)
+        except Exception:  # whatever is wrong with it, it is made again
+            return False
+        marks = record.provenance
+        return marks.get(_DIGEST) == source.digest and marks.get(_CONTENT) == _content(record)
 
 
 def _groups(path: Path) -> dict[str, str]:
@@ -84,17 +94,11 @@ def _groups(path: Path) -> dict[str, str]:
         return {}
 
 
-def _is_intact(path: Path, group: str, source: Source) -> bool:
-    try:
-        record = read_record(path, group)
-    except Exception:  # whatever is wrong with it, it is made again
-        return False
-    marks = record.provenance
-    return marks.get(_DIGEST) == source.digest and marks.get(_CONTENT) == _content(record)
-
-
 def _content(record: VideoRecord) -> str:
     digest = hashlib.sha256()
     for array in (record.features, record.picks, record.change_points, record.n_frame_per_seg, record.n_frames):
         digest.update(np.ascontiguousarray(-1 if array is None else array).tobytes())
+    for name in sorted(record.side):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(record.side[name]).tobytes())
     return digest.hexdigest()

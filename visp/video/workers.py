@@ -27,14 +27,14 @@ class Decoder:
     """Decodes videos into batches of prepared frames.
 
     Args:
-        preprocess: Prepares a frame.
+        preprocesses: Each prepares a frame.
         fps: Sampled frames a second of video; None for every frame.
         batch_size: Frames a batch.
         workers: Processes that decode, each its own videos; 0 to decode in this one.
     """
 
-    def __init__(self, preprocess: Preprocess, fps: float | None, batch_size: int, workers: int) -> None:
-        self.preprocess = preprocess
+    def __init__(self, preprocesses: Sequence[Preprocess], fps: float | None, batch_size: int, workers: int) -> None:
+        self.preprocesses = preprocesses
         self.fps = fps
         self.batch_size = batch_size
         self.workers = workers
@@ -111,7 +111,7 @@ class _Videos(IterableDataset[tuple[int, Decoded]]):
         for number in range(first, len(self.paths), step):
             how = self.decoder
             items = read_batches(
-                self.paths[number], how.preprocess, fps=how.fps, batch_size=how.batch_size, threads=self.threads
+                self.paths[number], how.preprocesses, fps=how.fps, batch_size=how.batch_size, threads=self.threads
             )
             try:
                 for item in items:
