@@ -39,7 +39,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def starting_weights(name: str, videos: InMemoryDataset, seed: int, steps: int, folder: Path) -> Path:
+def starting_weights(name: str, videos: InMemoryDataset, seed: int, steps: int, weight: float, folder: Path) -> Path:
     """Return the weights that a round starts from, made if they are not there."""
     path = folder / name.replace(" ", "-") / f"round-{seed}" / "weights.pt"
     if path.exists():
@@ -48,7 +48,7 @@ def starting_weights(name: str, videos: InMemoryDataset, seed: int, steps: int, 
         summarizer, encoder = Transformer(videos.feature_dim), AttentionPoolEncoder(videos.feature_dim)
     if name in CONTRASTS:
         contrast: Any = CONTRASTS[name]
-        objective = visp.ViSPPretrainer(summarizer, encoder, contrast=contrast, seed=seed)
+        objective = visp.ViSPPretrainer(summarizer, encoder, contrast=contrast, window_weight=weight, seed=seed)
         epochs = -(-steps // -(-len(videos) // 20))
         visp.pretrain(
             objective, videos, epochs=epochs, batch_size=20, seed=seed, out_dir=path.parent, resume=True, controls=False
@@ -62,7 +62,9 @@ def starting_weights(name: str, videos: InMemoryDataset, seed: int, steps: int, 
     return path
 
 
-def study(corpus: str, labelled: int, out: Path, rounds: int, epochs: int, steps: int) -> Mapping[str, CrossValidation]:
+def study(
+    corpus: str, labelled: int, out: Path, rounds: int, epochs: int, steps: int, weight: float
+) -> Mapping[str, CrossValidation]:
     """Cross-validate from every start, with every recipe."""
     records = make_corpus(40, seed=CORPUS_SEED, **CORPORA[corpus])
     videos = InMemoryDataset(records)
@@ -72,7 +74,7 @@ def study(corpus: str, labelled: int, out: Path, rounds: int, epochs: int, steps
     common: dict[str, Any] = {"evaluator": visp.Evaluator(videos, user_scores=choices), "rounds": rounds}
     found = {}
     for start in ("scratch", "standardized scratch", *CONTRASTS):
-        weights = [starting_weights(start, videos, seed, steps, out / "starts") for seed in range(rounds)]
+        weights = [starting_weights(start, videos, seed, steps, weight, out / "starts") for seed in range(rounds)]
 
         def run(name: str, weights: list[Path] = weights, **options: Any) -> None:
             found[name] = cross_validate(
@@ -97,12 +99,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=25, help="epochs of fine-tuning")
     parser.add_argument("--pretraining-steps", type=int, default=200)
+    parser.add_argument("--window-weight", type=float, default=0.5, help="of the windows under both")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for corpus, labelled in itertools.product(options.corpora, options.labelled):
         folder = options.out / corpus.replace(" ", "-")
-        found = study(corpus, labelled, folder, options.rounds, options.epochs, options.pretraining_steps)
+        steps, weight = options.pretraining_steps, options.window_weight
+        found = study(corpus, labelled, folder, options.rounds, options.epochs, steps, weight)
         print(f"\n## {corpus}, {labelled} labelled videos per fold\n\n{results_table(found)}\n")
         for name in found:
             if name.endswith("keeping"):

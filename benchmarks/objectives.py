@@ -43,6 +43,8 @@ CONTRASTS: dict[str, dict[str, Any]] = {
     "windows of 12": {"contrast": "windows", "window": 12},
     "windows of 24": {"contrast": "windows", "window": 24},
     "both": {"contrast": "both"},
+    "both, window weight 1": {"contrast": "both", "window_weight": 1.0},
+    "both, window weight 0.25": {"contrast": "both", "window_weight": 0.25},
     "both, windows of 4": {"contrast": "both", "window": 4},
     "both, marginalization": {"contrast": "both", "gradient_flow": "marginalization"},
     "both, hard negatives": {"contrast": "both", "hard_negatives": True},
@@ -50,10 +52,11 @@ CONTRASTS: dict[str, dict[str, Any]] = {
     "both, size 0.5": {"contrast": "both", "size": 0.5},
     "both, temperature 0.25": {"contrast": "both", "sampler": visp.ConcreteSampler(0.25)},
     "both, temperature 1": {"contrast": "both", "sampler": visp.ConcreteSampler(1.0)},
+    "both, crop": {"contrast": "both", "crop": 0.5},
     "both, lr 3e-4": {"contrast": "both", "lr": 3e-4},
     "both, lr 3e-3": {"contrast": "both", "lr": 3e-3},
 }
-"""Options of the objective, and the learning rate where it is not the default."""
+"""Options of the objective, and the learning rate and the crop where they are not the defaults."""
 
 
 class Cell(NamedTuple):
@@ -104,7 +107,7 @@ def run(cell: Cell, data: Sequence[str], labels: Sequence[str]) -> dict[str, Any
     standardized = StandardizedVideos(videos, standardization(videos))
     before = scores(summarizer, standardized)
     options = dict(CONTRASTS[cell.contrast])
-    lr = options.pop("lr", 1e-3)
+    run_options = {name: options.pop(name) for name in ("lr", "crop") if name in options}
     pretrainer = visp.ViSPPretrainer(summarizer, AttentionPoolEncoder(videos.feature_dim), seed=cell.seed, **options)
     started = time.monotonic()
     batches = -(-len(videos) // BATCH_SIZE)
@@ -113,10 +116,10 @@ def run(cell: Cell, data: Sequence[str], labels: Sequence[str]) -> dict[str, Any
         standardized,
         epochs=-(-cell.steps // batches),
         batch_size=BATCH_SIZE,
-        lr=lr,
         seed=cell.seed,
         progress=False,
         controls=False,
+        **run_options,
     )
     after = scores(summarizer, standardized)
     taus = [agreement(after[index].numpy(), share) for index, share in shares.items()]

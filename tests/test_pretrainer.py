@@ -6,7 +6,8 @@ import io
 import math
 import pickle
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pytest
@@ -145,7 +146,11 @@ class SlowViSP:
         return found
 
     def __call__(
-        self, videos: Sequence[Tensor], reduction: Reduction, contrasts: Sequence[str] = ("videos",), window: int = 1
+        self,
+        videos: Sequence[Tensor],
+        reduction: Reduction,
+        contrasts: Mapping[str, float] = MappingProxyType({"videos": 1.0}),
+        window: int = 1,
     ) -> dict[str, float]:
         rows = [video.tolist() for video in videos]
         n = len(rows)
@@ -154,12 +159,13 @@ class SlowViSP:
         selections = [self.select(frames, i) for i, frames in enumerate(rows)]
         summaries = [self.summarize(rows[i], selections[i], donors[i], Purpose.GATE, i) for i in range(n)]
         total = info_nce = ceiling = 0.0
-        for position, contrast in enumerate(contrasts):
+        for position, (contrast, weight) in enumerate(contrasts.items()):
             found = self.recognise(position, contrast, window, rows, summaries, selections, donors)
             over_videos = mean(mean(loss for loss, _ in video) for video in found)
             info_nce += over_videos
             ceiling += mean(mean(math.log(number) for _, number in video) for video in found)
-            total += over_videos if reduction == "mean" else sum(loss for video in found for loss, _ in video)
+            loss = over_videos if reduction == "mean" else sum(loss for video in found for loss, _ in video)
+            total += weight * loss
         over_frames = mean if reduction == "mean" else sum
         size = mean(over_frames(y) for y in selections)
         binary = mean(over_frames([value * (1 - value) for value in y]) for y in selections)
@@ -194,7 +200,8 @@ def test_forward_is_the_paper_in_loops(sampler: str, flow: str, hard_negatives: 
     assert values(pretrainer(videos)) == pytest.approx(expected, rel=1e-6)
 
 
-WINDOWED: dict[str, tuple[str, ...]] = {"windows": ("windows",), "both": ("videos", "windows")}
+WINDOWED: dict[str, dict[str, float]] = {"windows": {"windows": 1.0}, "both": {"videos": 1.0, "windows": 0.5}}
+"""The weights of the losses of what a contrast names, by default."""
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -239,6 +246,23 @@ def test_gradcheck_of_the_loss_in_the_logits(contrast: Any, flow: Any) -> None:
 
 def test_one_video_alone_teaches_by_its_windows() -> None:
     assert learning(tiny(contrast="windows", window=3, size=FixedSize(0.0)), make_videos((20,))) == SUMMARIZER | ENCODER
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 3.0])
+def test_the_windows_have_the_weight_that_is_given(weight: float) -> None:
+    videos = make_videos(dtype=DOUBLE)
+    options: dict[str, Any] = {"window": 3, "size": FixedSize(0.0)}
+    apart = [tiny(contrast=contrast, **options).to(DOUBLE)(videos).loss for contrast in ("videos", "windows")]
+
+    both = tiny(contrast="both", window_weight=weight, **options).to(DOUBLE)(videos)
+
+    torch.testing.assert_close(both.loss, apart[0] + weight * apart[1])
+
+
+@pytest.mark.parametrize("weight", [-0.5, math.inf, math.nan])
+def test_a_weight_that_is_none_is_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match=rf"the weight of a contrast must be at least 0 and finite, got {weight}"):
+        tiny(contrast="both", window_weight=weight)
 
 
 def test_both_contrasts_take_one_video_alone() -> None:
@@ -392,6 +416,7 @@ def test_public_signature_is_the_promised_one() -> None:
         "encoder",
         "contrast",
         "window",
+        "window_weight",
         "sampler",
         "gradient_flow",
         "hard_negatives",

@@ -60,7 +60,7 @@ class Cosine:
 
 @runtime_checkable
 class Contrast(Protocol):
-    """What the summaries of a batch are compared with."""
+    """What the summaries of a batch are compared with; its loss has the weight ``weight`` if it has one, else 1."""
 
     @property
     def within_video(self) -> bool:
@@ -93,15 +93,19 @@ class Windows:
             T frames is cut into about sqrt(T) windows of about sqrt(T) frames, which at 1 to 4 frames per second and
             1 to 10 minutes is 5 to 25 seconds.
         within_video: With False, every window is compared with those of all videos of the batch.
+        weight: Of the loss, beside those of other contrasts; at least 0.
 
     Raises:
-        ValueError: If ``frames`` is less than 1.
+        ValueError: If ``frames`` is less than 1, or the weight is negative or not finite.
     """
 
     frames: int | None = None
     within_video: bool = True
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"the weight of a contrast must be at least 0 and finite, got {self.weight!r}")
         if self.frames is not None and self.frames < 1:
             raise ValueError(f"a window must have at least 1 frame, got {self.frames}")
 

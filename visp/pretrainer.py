@@ -42,10 +42,11 @@ class ViSPPretrainer(nn.Module):
         encoder: Maps frames (T, ...) to one vector (e,), through its ``encode`` method if it has one
             (:class:`visp.contracts.EncodesVideo`), else through ``forward``. Thrown away after pretraining.
         contrast: What a summary is compared with: ``"videos"`` of the batch (the paper, Eq. 3), ``"windows"`` of its
-            own video, ``"both"`` (the sum of the two losses, which agreed best with what people mark,
-            docs/training.md), ``"none"`` (penalties only, a control), or a :class:`visp.contrastive.Contrast`, or a
-            tuple of them whose losses are added.
+            own video, ``"both"`` (the sum of the two losses, that of the windows with the weight ``window_weight``,
+            which agreed best with what people mark, docs/training.md), ``"none"`` (penalties only, a control), a
+            :class:`visp.contrastive.Contrast`, or a tuple of them whose losses are added.
         window: Frames in a window of a contrast given by name; see :class:`visp.contrastive.Windows`.
+        window_weight: Weight of the loss between windows under ``"both"``, at least 0; that between videos has 1.
         sampler: ``"concrete"`` (Eq. 6), ``"gumbel_softmax"``, ``"sigmoid"``, or a :class:`visp.samplers.Sampler`.
         gradient_flow: ``"gating"`` (Eq. 8), ``"marginalization"`` (Eq. 9), ``"straight_through"``, or a
             :class:`visp.gradient_flow.GradientFlow`.
@@ -79,6 +80,7 @@ class ViSPPretrainer(nn.Module):
         *,
         contrast: Literal["videos", "windows", "both", "none"] | Contrast | tuple[Contrast, ...] = "both",
         window: int | None = None,
+        window_weight: float = 0.5,
         sampler: Literal["concrete", "gumbel_softmax", "sigmoid"] | Sampler = "concrete",
         gradient_flow: Literal["gating", "marginalization", "straight_through"] | GradientFlow = "gating",
         hard_negatives: bool = False,
@@ -99,7 +101,7 @@ class ViSPPretrainer(nn.Module):
         check_module("encoder", encoder)
         self.summarizer = summarizer
         self.encoder = encoder
-        self.contrasts = choose_contrasts(contrast, window)
+        self.contrasts = choose_contrasts(contrast, window, window_weight)
         self.sampler = choose("sampler", sampler, SAMPLERS, Sampler)
         self.gradient_flow = choose("gradient_flow", gradient_flow, GRADIENT_FLOWS, GradientFlow)
         self.hard_negatives = hard_negatives
@@ -159,7 +161,8 @@ class ViSPPretrainer(nn.Module):
         size_weight = self.size.weight.clone()
         binary = binary_penalty(selections, self.reduction)
         loss = self.size(selections, logits, self.reduction) + self.binary_weight * binary
-        loss = sum((contrast.loss for contrast in recognised), loss)  # Eq. 10
+        for contrast, found in zip(self.contrasts, recognised, strict=True):
+            loss = loss + getattr(contrast, "weight", 1.0) * found.loss  # Eq. 10
         if self.training:
             if self.noise.step == PROBABILITIES_STEP:
                 warn_of_probabilities(logits, self.summarizer)

@@ -24,11 +24,11 @@ GRADIENT_FLOWS: dict[str, Callable[[], GradientFlow]] = {
     "marginalization": Marginalization,
     "straight_through": StraightThrough,
 }
-CONTRASTS: dict[str, Callable[[int | None], tuple[Contrast, ...]]] = {
-    "videos": lambda window: (Videos(),),
-    "windows": lambda window: (Windows(window),),
-    "both": lambda window: (Videos(), Windows(window)),
-    "none": lambda window: (),
+CONTRASTS: dict[str, Callable[[int | None, float], tuple[Contrast, ...]]] = {
+    "videos": lambda window, weight: (Videos(),),
+    "windows": lambda window, weight: (Windows(window),),
+    "both": lambda window, weight: (Videos(), Windows(window, weight=weight)),
+    "none": lambda window, weight: (),
 }
 SIMILARITIES: dict[str, Callable[[], Similarity]] = {"inner": InnerProduct, "cosine": Cosine}
 
@@ -39,6 +39,7 @@ the encoder, so that much more weight is needed to hold the target, and soon (do
 PLAIN_OPTIONS = (
     "contrast",
     "window",
+    "window_weight",
     "sampler",
     "temperature",
     "gradient_flow",
@@ -92,15 +93,23 @@ def choose(option: str, choice: str | _Part, choices: Mapping[str, Callable[[], 
     return choice
 
 
-def choose_contrasts(choice: str | Contrast | tuple[Contrast, ...], window: int | None) -> tuple[Contrast, ...]:
+def choose_contrasts(
+    choice: str | Contrast | tuple[Contrast, ...], window: int | None, window_weight: float
+) -> tuple[Contrast, ...]:
     """Return the contrasts of that name, or those given in its place.
 
+    Args:
+        choice: The name, or one or several contrasts.
+        window: Frames in a window.
+        window_weight: Weight of the windows beside the videos.
+
     Raises:
-        ValueError: If there is no contrast of that name, or ``window`` is given beside an object.
+        ValueError: If there is no contrast of that name, ``window`` is given beside an object, or it or the weight is
+            out of its range.
         TypeError: If an object is not a contrast.
     """
     if isinstance(choice, str) and choice in CONTRASTS:
-        return CONTRASTS[choice](window)
+        return CONTRASTS[choice](window, window_weight)
     choices = dict.fromkeys(CONTRASTS, Videos)
     given = choice if isinstance(choice, tuple) else (choice,)
     contrasts = tuple(choose("contrast", contrast, choices, Contrast) for contrast in given)

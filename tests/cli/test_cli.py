@@ -247,6 +247,8 @@ def test_every_option_is_tried() -> None:
         "--similarity",
         "--contrast",
         "--window",
+        "--window-weight",
+        "--crop",
         "--weight-decay",
         "--clip-grad-norm",
         "--warmup-steps",

@@ -116,6 +116,28 @@ def test_a_signal_while_videos_are_read_ends_the_run_with_a_checkpoint(
     assert_resumes_to(tmp_path / "run", uninterrupted, step=2)
 
 
+@pytest.mark.parametrize(("number", "error", "message"), ENDS, ids=["Ctrl-C", "SIGTERM"])
+def test_a_signal_that_arrives_in_a_finalizer_ends_the_run_after_the_step_and_in_silence(
+    uninterrupted: Path, tmp_path: Path, number: int, error: type[BaseException], message: str
+) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+
+    class Telling(list[Tensor]):
+        reads = 0
+
+        def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+            self.reads += 1
+            if self.reads == 2 * BATCH + 3:
+                Finalized()
+            return super().__getitem__(index)
+
+    with pytest.raises(error, match=message):
+        pretrain(noisy_pretrainer(), Telling(videos()), out_dir=tmp_path / "run", checkpoint_seconds=1e9)
+    assert_resumes_to(tmp_path / "run", uninterrupted, step=3)
+
+
 def test_a_second_ctrl_c_ends_the_step_and_keeps_the_last_checkpoint(uninterrupted: Path, tmp_path: Path) -> None:
     pretrainer = noisy_pretrainer()
     tell_within_step(pretrainer, signal.SIGINT, step=3, times=2)

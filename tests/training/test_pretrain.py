@@ -743,6 +743,51 @@ def test_resume_in_a_folder_without_a_checkpoint_leaves_its_files(tmp_path: Path
     assert contents(tmp_path) == before
 
 
+class Places(nn.Module):
+    """Remembers the first and second feature of the frames that it scores: their place, and the video's length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(3, 1)
+        self.seen: list[tuple[int, list[int]]] = []
+
+    def forward(self, frames: Tensor) -> Tensor:
+        self.seen.append((int(frames[0, 1]), frames[:, 0].int().tolist()))
+        return self.score(frames).squeeze(-1)  # type: ignore[no-any-return]
+
+
+def test_a_crop_is_a_stretch_of_each_video_drawn_anew_in_every_step() -> None:
+    summarizer = Places()
+    pretrainer = visp.ViSPPretrainer(summarizer, MeanEncoder(3), seed=0)
+    shortest = {10: 6, 11: 7, 20: 12, 1: 1, 2: 2, 30: 18, 25: 15, 16: 10}
+    places = [torch.stack([torch.arange(n), torch.full((n,), n), torch.zeros(n)], dim=1).float() for n in shortest]
+
+    pretrain(pretrainer, places, epochs=20, crop=0.6, standardize=False, controls=False)
+
+    assert len(summarizer.seen) == 20 * len(shortest)
+    for length, seen in summarizer.seen:
+        assert seen == list(range(seen[0], seen[-1] + 1))
+        assert shortest[length] <= len(seen) <= length
+    of_longest = [seen for length, seen in summarizer.seen if length == 30]
+    assert len({len(seen) for seen in of_longest}) > 5
+    assert len({seen[0] for seen in of_longest}) > 5
+
+
+def test_a_resumed_run_draws_the_crops_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    for folder, epochs in (("resumed", (1, 3)), ("straight", (3,))):
+        for number in epochs:
+            pretrain(noisy_pretrainer(), videos(), epochs=number, crop=0.5, out_dir=tmp_path / folder, resume=True)
+    assert_same_run(tmp_path / "resumed", tmp_path / "straight")
+    with pytest.raises(CheckpointError, match=r"crop was 0\.5 and is"):
+        pretrain(noisy_pretrainer(), videos(), epochs=4, crop=0.7, out_dir=tmp_path / "resumed", resume=True)
+
+
+@pytest.mark.parametrize("crop", [0.0, 1.0, -1.0, math.nan])
+def test_a_crop_that_is_no_share_is_refused(crop: float) -> None:
+    with pytest.raises(ValueError, match=r"crop must be in \(0, 1\), got"):
+        pretrain(linear_pretrainer(), videos(), crop=crop)
+
+
 def test_segments_are_videos_of_their_own(tmp_path: Path) -> None:
     found = []
     whole = InMemoryDataset(make_corpus(8, feature_dim=4, num_shots=3, shot_length=(2, 3)))

@@ -82,6 +82,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = objective.add_argument
     add("--contrast", default=unset, choices=tuple(CONTRASTS), help="what a summary is compared with (default: both)")
     add("--window", type=int, default=unset, metavar="T", help="frames in a window, of --contrast windows and both")
+    add("--window-weight", type=float, default=unset, metavar="X", help="of windows in --contrast both (default: 0.5)")
     add("--sampler", default=unset, choices=tuple(SAMPLERS), help="Section 3.3 (default: concrete)")
     add("--temperature", type=float, default=unset, metavar="X", help="of the sampler, lambda of Eq. 6 (default: 0.5)")
     add("--gradient-flow", default=unset, choices=tuple(GRADIENT_FLOWS), help="Eq. 8 and 9 (default: gating)")

@@ -70,6 +70,7 @@ def _fill(parser: argparse.ArgumentParser) -> None:
     )
     add("--lr", type=float, default=unset, metavar="X", help="learning rate of pretraining")
     add("--contrast", default=unset, help="of all variants that do not say it themselves")
+    add("--window-weight", type=float, default=unset, metavar="X", help="of windows in --contrast both (default: 0.5)")
     add("--size-target", type=float, default=unset, metavar="X", help="share to keep, likewise")
     add("--finetune-epochs", type=int, default=unset, metavar="N", help="epochs of fine-tuning")
     add("--finetune-lr", type=float, default=unset, metavar="X", help="learning rate of fine-tuning")
@@ -281,7 +282,7 @@ def _study(options: argparse.Namespace, name: str, variants: tuple[Variant, ...]
         tuple(range(options.seeds)),
         options.summarizer,
         options.encoder,
-        given(contrast="contrast", size_target="size"),
+        given(contrast="contrast", window_weight="window_weight", size_target="size"),
         given(epochs="epochs", batch_size="batch_size", lr="lr", device="device", segment_length="segment_length"),
         given(
             finetune_epochs="epochs",

@@ -12,7 +12,17 @@ from visp.cli.studies import add_commands as add_variants
 if TYPE_CHECKING:
     from torch import nn
 
-_TRAINING = ("batch_size", "lr", "weight_decay", "clip_grad_norm", "warmup_steps", "precision", "schedule", "ema_decay")
+_TRAINING = (
+    "batch_size",
+    "lr",
+    "weight_decay",
+    "clip_grad_norm",
+    "warmup_steps",
+    "precision",
+    "schedule",
+    "ema_decay",
+    "crop",
+)
 
 
 def add_commands(commands: Commands) -> None:

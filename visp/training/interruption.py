@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -30,6 +34,7 @@ class Interruption:
         self._agree = agree
         self._received = 0
         self._before: dict[int, Any] = {}
+        self._unraisable: Callable[[UnraisableHookArgs], Any] | None = None
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
@@ -37,6 +42,14 @@ class Interruption:
                 handler = signal.getsignal(number)
                 if handler not in (None, signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._receive)
+            self._unraisable, report = sys.unraisablehook, sys.unraisablehook
+
+            def report_others(unraisable: UnraisableHookArgs) -> None:
+                # A signal may arrive where nothing can be raised, as in a finalizer; the next step then ends the run.
+                if not (self._received and issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit)):
+                    report(unraisable)
+
+            sys.unraisablehook = report_others
         return self
 
     def __exit__(
@@ -44,6 +57,8 @@ class Interruption:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._unraisable is not None:
+            sys.unraisablehook = self._unraisable
 
     @contextmanager
     def step(self) -> Iterator[None]:

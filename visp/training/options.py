@@ -162,6 +162,11 @@ class PretrainOptions(RunOptions):
         "not given",
         least=1,
     )
+    crop: float | None = option(
+        None,
+        "least share, in (0, 1), of a video that a step sees: a stretch of random length, drawn anew each time, so "
+        "that a frame's place tells little; whole videos if not given",
+    )
     standardize: bool | Literal["auto"] = option(
         "auto",
         "train on features of mean 0 and spread 1, and have the summarizer take the features as they are afterwards; "
@@ -178,6 +183,11 @@ class PretrainOptions(RunOptions):
         "at the end of a run of at least 20 steps, compare the scores of 16 videos with those before it and with those "
         "that the size constraint alone gives in a fifth of the steps, and warn where it seems to have taught nothing",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop is not None and not 0 < self.crop < 1:
+            raise ValueError(f"crop must be in (0, 1), got {self.crop!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from visp.training.movement import Movement, judge, reference, watched
 from visp.training.options import PretrainOptions, takes
 from visp.training.run_folder import content_hash, digest, run_folder, write_json
 from visp.training.run_state import RunState
-from visp.training.segments import Segments
+from visp.training.segments import Segments, random_stretch
 from visp.training.standardize import FrameFeatures, StandardizedVideos, choose
 from visp.weights import load_weights, own_module, own_state_dict, state_hash
 
@@ -134,6 +134,8 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
     def loss_of(batch: list[Any]) -> tuple[Tensor, Mapping[str, Tensor]]:
         if plan is not None:
             plan.begun = True
+        if options.crop is not None:
+            batch = [random_stretch(item, options.crop) for item in batch]
         output = objective(batch)
         return output.loss, output._asdict()
 
@@ -172,6 +174,7 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
             "standardized": standardized,
             "weights": None if options.weights is None else state_hash(own_state_dict(objective.summarizer)),
             "bucket_by_length": options.bucket_by_length,
+            **({} if options.crop is None else {"crop": options.crop}),
             **objective.describe(),
         },
         recorded={

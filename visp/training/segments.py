@@ -53,8 +53,7 @@ def part_of(videos: Any, index: int, start: int, stop: int) -> Any:
     """Return frames ``start`` to ``stop``, without the last, of a video, of which only they are read where possible."""
     if isinstance(videos, ReadsParts) and not _changes_items(videos):
         return videos.part(index, start, stop)
-    video = videos[index]
-    return tuple(part[start:stop] for part in video) if isinstance(video, tuple) else video[start:stop]
+    return _stretch(videos[index], start, stop)
 
 
 def _changes_items(videos: ReadsParts) -> bool:
@@ -63,6 +62,24 @@ def _changes_items(videos: ReadsParts) -> bool:
         next((kind for kind in type(videos).__mro__ if name in vars(kind)), None) for name in ("__getitem__", "part")
     )
     return first is not other
+
+
+def random_stretch(item: Any, share: float) -> Any:
+    """Return a stretch of a video whose length and start are drawn from torch's global generator.
+
+    Args:
+        item: Frames (T, ...), a video with side inputs, or a tuple of what has one row per frame.
+        share: Least share of its frames, in (0, 1); at least two are kept where there are two.
+    """
+    total = len(item[0] if isinstance(item, tuple) else item)
+    least = min(total, max(2, round(share * total)))
+    length = int(torch.randint(least, total + 1, ()))
+    start = int(torch.randint(total - length + 1, ()))
+    return _stretch(item, start, start + length)
+
+
+def _stretch(item: Any, start: int, stop: int) -> Any:
+    return tuple(part[start:stop] for part in item) if isinstance(item, tuple) else item[start:stop]
 
 
 def labelled_segments(dataset: VideoSource, names: Sequence[str], segment_length: int | None) -> Segments:
