@@ -14,16 +14,19 @@ _ROOT = Path(__file__).parents[1]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page per example, which ``../examples/<name>.py`` leads to, as it does in the repository."""
+    """Add a page per example, and the notebooks; ``../examples/<name>`` leads to them, as it does in the repository."""
     for path in sorted((_ROOT / "examples").glob("*.py")):
         text = f"# {path.name}\n\n```python\n{path.read_text(encoding='utf-8')}```\n"
         files.append(File.generated(config, f"examples/{path.stem}.md", content=text))
+    for path in sorted((_ROOT / "examples").glob("*.ipynb")):
+        files.append(File.generated(config, f"examples/{path.name}", content=path.read_text(encoding="utf-8")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead links to examples to their pages, and put tables where ``<!-- options of FILE CLASS -->`` stands."""
     markdown = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](examples/\1.md)", markdown)
+    markdown = re.sub(r"\]\(\.\./(examples/\w+\.ipynb)\)", r"](\1)", markdown)
     return re.sub(r"<!-- options of (\S+) (\w+) -->", lambda found: options_table(found[1], found[2]), markdown)
 
 

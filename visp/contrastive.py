@@ -67,7 +67,7 @@ class Contrast(Protocol):
         """Whether a piece is compared with those of its own video alone, or with those of all videos of the batch."""
 
     def spans(self, length: int) -> Sequence[Span]:
-        """Return the pieces of a video of ``length`` frames, at least one."""
+        """Return the pieces of a video of ``length`` frames, at least one: (first frame, frame after the last)."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Windows:
             raise ValueError(f"a window must have at least 1 frame, got {self.frames}")
 
     def spans(self, length: int) -> Sequence[Span]:
-        """Return the windows of a video of ``length`` frames."""
+        """Return the windows of a video of ``length`` frames: (first frame, frame after the last)."""
         number = max(1, length // (self.frames or max(2, math.isqrt(length))))
         borders = [length * index // number for index in range(number + 1)]
         return list(pairwise(borders))
@@ -189,7 +189,16 @@ class Recognition(NamedTuple):
 
 
 def recognition(losses: Sequence[Tensor], within_video: bool, reduction: Literal["mean", "sum"]) -> Recognition:
-    """Reduce the losses (K_i,) of all videos, as :func:`losses_of_pieces` returns them."""
+    """Reduce the losses of all videos to the one of the batch, and to what explains it (Eq. 2 and 3).
+
+    Args:
+        losses: One (K_i,) tensor in nats per video, as :func:`losses_of_pieces` returns them.
+        within_video: As in :class:`Contrast`.
+        reduction: ``"mean"`` over the pieces of a video, then over videos, or Eq. 3's literal ``"sum"``.
+
+    Returns:
+        The loss, the mean of InfoNCE and its ceiling.
+    """
     counts = [len(video) for video in losses]
     mean = torch.stack([video.mean() for video in losses]).mean()
     ceiling = sum(map(math.log, counts)) / len(counts) if within_video else math.log(sum(counts))
@@ -197,5 +206,5 @@ def recognition(losses: Sequence[Tensor], within_video: bool, reduction: Literal
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Widen half precision to float32; leave float32 and float64 as they are."""
+    """Return a tensor of any shape in at least float32: half precision is widened, float32 and float64 stay."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -66,7 +66,13 @@ class Evaluator:
         return self.of_scores(scores)
 
     def of_scores(self, scores: Mapping[str, npt.NDArray[np.floating]]) -> Evaluation:
-        """Compare given scores (T,) by video with the users.
+        """Compare given scores with the users.
+
+        Args:
+            scores: (T,) scores or logits at the sampled frames, by name of the video.
+
+        Returns:
+            The metrics per video and their means, with those of chance and of people.
 
         Raises:
             ValueError: As when a summarizer is evaluated.
@@ -84,6 +90,9 @@ class Evaluator:
         """Refuse videos that cannot be evaluated under the protocol, before any work on them.
 
         It evaluates constant scores, random scores and the users, which stand beside the metrics afterwards.
+
+        Args:
+            names: Names of the videos.
 
         Raises:
             ValueError: If a name is not in the dataset, or an annotation is missing or does not fit.

@@ -72,7 +72,7 @@ class GradientFlow(Protocol):
 
 
 class Gating:
-    """Gate the frames by the selection itself, :func:`gated`; the default."""
+    """Gate the frames by the selection itself, :func:`gated` (Eq. 8); the default."""
 
     needs_donors = False
 
@@ -86,15 +86,19 @@ class Gating:
 
 
 class StraightThrough(Gating):
-    """Gate the frames by a draw of 0 and 1, :func:`straight_through`: whole frames and zeros."""
+    """Gate the frames by a draw of 0 and 1 (:func:`straight_through`, Bengio et al. 2013): whole frames and zeros."""
 
     def gate(self, selection: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw the gate (T,) of 0 and 1."""
+        """Draw the gate (T,) of 0 and 1 with the probabilities of a selection (T,), all noise from the generator."""
         return straight_through(selection, generator)
 
 
 class Marginalization:
-    """Replace dropped frames by another video's, :func:`marginalized`; for features whose zero means something."""
+    """Replace dropped frames by another video's, :func:`marginalized` (Eq. 9); for features whose zero means something.
+
+    Raises:
+        ValueError: When called without donors.
+    """
 
     needs_donors = True
 

@@ -10,12 +10,13 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
+
+from visp.utils.files import check_input, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,8 +102,8 @@ def plot_saliency(
         heights = 0.8 * (values - low) / (high - low) if high > low else np.full(length, 0.4)
         least = np.sort(values)[-max(1, round(share * length))]
         best = (values >= least) & (values > low)
-        for shown, colour in ((~best, GREY), (best, ORANGE)):
-            ax.bar(frames, np.where(shown, heights, 0), width=1, bottom=base, color=colour, linewidth=0)
+        for drawn, colour in ((~best, GREY), (best, ORANGE)):
+            ax.bar(frames, np.where(drawn, heights, 0), width=1, bottom=base, color=colour, linewidth=0)
     top = 1.0
     if thumbnails:
         top = _draw_thumbnails(thumbnails, ax, length)
@@ -115,14 +116,27 @@ def plot_saliency(
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read ``metrics.jsonl`` of a run, one dict a step; a last line that is not finished is left out.
+    """Read the metrics of a run; a last line that is not finished is left out.
+
+    Args:
+        path: Its ``metrics.jsonl``.
+
+    Returns:
+        One dict per step, by name of the metric.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a line is not JSON.
+        ValueError: If a line is not JSON; it is named.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    steps = []
+    lines = check_input(path).read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        if line.endswith("\n"):
+            try:
+                steps.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{shown(path)}: line {number} is not JSON: {error}") from error
+    return steps
 
 
 def plot_metrics(
@@ -147,7 +161,8 @@ def plot_metrics(
         The axes.
 
     Raises:
-        ValueError: If no step has the metric, or the smoothing is out of its range.
+        FileNotFoundError: If there is no such file.
+        ValueError: If no step has the metric, a line of the file is not JSON, or the smoothing is out of its range.
     """
     if not 0 <= smoothing < 1:
         raise ValueError(f"smoothing must be in [0, 1), got {smoothing!r}")

@@ -120,7 +120,7 @@ class ViSPPretrainer(nn.Module):
         return 1 if alone and not self.gradient_flow.needs_donors else 2
 
     def forward(self, videos: Sequence[Tensor | Video]) -> ViSPOutput:
-        """Compute the loss of one batch; in training mode the noise and the multiplier of a size target step too.
+        """Compute the loss of one batch, Eq. 10; in training mode the noise and a size target's multiplier step too.
 
         Args:
             videos: N videos, each (T_i, ...) frames of any length with the same trailing axes, alone or with side
@@ -131,7 +131,8 @@ class ViSPPretrainer(nn.Module):
             The loss and what explains it.
 
         Raises:
-            ValueError: If the batch or what a module returns does not fit; the message names which.
+            ValueError: If the batch or the shape of what a module returns does not fit; the message names which.
+            TypeError: If a module does not return real numbers, or a video carries side inputs that it does not take.
         """
         frames = frames_of_batch(videos)
         batch = self._union(frames)  # the videos of all processes

@@ -26,7 +26,7 @@ class PseudoSummaryOutput(NamedTuple):
 
 
 class PseudoSummaryPretrainer(nn.Module):
-    """Trains a summarizer to predict given 0/1 labels of frames, by binary cross-entropy.
+    """Trains a summarizer to predict given 0/1 labels of frames, by binary cross-entropy: FSA of the paper's Table 3.
 
     The labels may come from anywhere: another method's pseudo-summaries, or :func:`top_share` of any score. Give
     :func:`visp.pretrain` a dataset whose items are (frames, labels), such as :class:`PseudoSummaries`.

@@ -69,7 +69,13 @@ class FixedSize(nn.Module):
         self.register_buffer("weight", torch.tensor(float(weight)), persistent=False)
 
     def forward(self, selections: Sequence[Tensor], logits: Sequence[Tensor], reduction: Reduction) -> Tensor:
-        """Return beta_size R_size."""
+        """Return beta_size R_size of Eq. 10, a scalar.
+
+        Args:
+            selections: One (T_i,) selection in (0, 1) per video.
+            logits: Not used: the penalty depends on the selections alone.
+            reduction: ``"mean"`` over the frames of a video, or the paper's ``"sum"``; then the mean over videos.
+        """
         return self.weight * size_penalty(selections, reduction)
 
     def extra_repr(self) -> str:

@@ -79,7 +79,7 @@ class ConcreteSampler(_TemperatureSampler):
 
 
 class GumbelSoftmaxSampler(_TemperatureSampler):
-    """Draw by :func:`gumbel_softmax`.
+    """Draw by :func:`gumbel_softmax` (Jang et al. 2016).
 
     The difference of two independent Gumbel variables is logistic, so the selection has the same
     distribution as :class:`ConcreteSampler`'s at the same temperature; only the draws differ.

@@ -38,6 +38,7 @@ def test_the_others_end_in_time_with_one_message(how: signal.Signals) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",  # torch 2.4 asks for it
         "OMP_NUM_THREADS": "1",
     }
     processes = [

@@ -22,7 +22,7 @@ _Annotated = tuple[str, _Scores]  # where the file holds a video, for messages, 
 
 
 def read_tvsum_tsv(path: str | os.PathLike[str], n_frames: Mapping[str, int] | None = None) -> dict[str, _Scores]:
-    """Read ``ydata-anno.tsv``: one row per annotator, of video id, category and comma-separated scores.
+    """Read TVSum's ``ydata-anno.tsv`` (Song et al. 2015): rows of video id, category and one annotator's scores.
 
     Videos are named as in the field's h5 file, in the order in which their ids first appear.
 

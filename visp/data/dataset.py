@@ -134,7 +134,7 @@ class VideoDataset(Dataset[Any]):
         Raises:
             IndexError: There is no such video, or it has no such frames.
         """
-        check_part(start, stop, self.lengths[index])
+        check_part(start, stop, self.lengths[checked_index(index, len(self))])
         return self._read(index, (start, stop))
 
     def _read(self, index: int, part: tuple[int, int] | None) -> Any:
@@ -286,7 +286,14 @@ def as_dataset(videos: object) -> VideoSource:
 
 
 def collate_videos(batch: Sequence[Tensor]) -> list[Tensor]:
-    """Keep a batch a list of (T_i, d) tensors, for ``DataLoader(..., collate_fn=collate_videos)``."""
+    """Keep a batch a list, for ``DataLoader(..., collate_fn=collate_videos)``: videos differ in length.
+
+    Args:
+        batch: Videos of (T_i, d) features each, or whatever the items of the dataset are.
+
+    Returns:
+        The same, neither stacked nor padded.
+    """
     return list(batch)
 
 

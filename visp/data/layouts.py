@@ -83,6 +83,7 @@ def read_layout(
 
     Raises:
         FileNotFoundError: A file is missing.
+        ValueError: No file is given, or streams that are kept apart have one name.
         H5SchemaError: A file has none of the layouts, or a video cannot be read; the message says what was found.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
@@ -105,6 +106,12 @@ def read_layout(
 
 def read_qvhighlights(path: str | os.PathLike[str]) -> list[RatedQuery]:
     """Read a jsonl file of QVHighlights' form: per line ``vid``, ``duration`` and the raters' scores of relevant clips.
+
+    Args:
+        path: A file such as ``highlight_val_release.jsonl`` (QVHighlights, Lei et al. 2021).
+
+    Returns:
+        One entry per line, its ratings for every 2-second clip of the video.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -83,7 +83,7 @@ class InMemoryDataset(Dataset[Any]):
         Raises:
             IndexError: There is no such video, or it has no such frames.
         """
-        check_part(start, stop, self.lengths[index])
+        check_part(start, stop, self.lengths[checked_index(index, len(self))])
         return self._read(index, (start, stop))
 
     def _read(self, index: int, part: tuple[int, int] | None) -> Any:

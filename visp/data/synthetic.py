@@ -145,7 +145,18 @@ def make_corpus(
 
 
 def write_corpus(path: str | os.PathLike[str], *, overwrite: bool = False, **options: object) -> None:
-    """Write a corpus as an h5 file of the field's schema; options as for :func:`make_corpus`."""
+    """Write a corpus as an h5 file of the field's schema.
+
+    Args:
+        path: The file to write.
+        overwrite: Replaces an existing file.
+        **options: As for :func:`make_corpus`.
+
+    Raises:
+        FileExistsError: The file exists and ``overwrite`` is false.
+        FileNotFoundError: The folder does not exist.
+        ValueError: As of :func:`make_corpus`.
+    """
     write_h5(path, make_corpus(**options), overwrite=overwrite)  # type: ignore[arg-type]
 
 

@@ -107,7 +107,15 @@ def interpolated_precision(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> fl
 
 
 def segment_means(scores: npt.ArrayLike, length: int = 5) -> npt.NDArray[np.float64]:
-    """Return the means of segments of that many steps; the last one is filled up with zeros, as TripleSumm does."""
+    """Return the means of segments of a video; the last one is filled up with zeros, as TripleSumm does.
+
+    Args:
+        scores: (T,) one per second.
+        length: Steps per segment, at least 1.
+
+    Returns:
+        (ceil(T / length),) means.
+    """
     values = np.asarray(scores, dtype=np.float64)
     filled = np.append(values, np.zeros(-len(values) % length))
     means: npt.NDArray[np.float64] = filled.reshape(-1, length).mean(axis=1)
@@ -155,6 +163,9 @@ def evaluate_highlights(
         truths: (T,) ``gtscore`` of the same videos.
         rounding: As in :func:`highlight_precision`.
         batch_size: Of the batches of the published form, in the order of the videos.
+
+    Returns:
+        mAP@50 and mAP@15 per video and their means, with those of random scores.
 
     Raises:
         ValueError: If the videos differ, there is none, or one cannot be evaluated; it is named.
@@ -226,6 +237,9 @@ def evaluate_rated(
         scores: (n,) one per clip, by video; those of other videos than the queries' are left out.
         queries: The video of each query, and its ratings (n, raters); see :func:`visp.data.read_qvhighlights`.
 
+    Returns:
+        HIT@1 and mAP per query and their means, with those of random scores.
+
     Raises:
         ValueError: If there is no query, a video has no scores, or another number of them than of clips.
     """
@@ -259,7 +273,15 @@ def evaluate_rated(
 
 
 def mean_of_batches(values: Sequence[float], batch_size: int) -> float:
-    """Return the mean over batches of their means, in which a short last batch weighs as much as a full one."""
+    """Return the mean over batches of their means, in which a short last batch weighs as much as a full one.
+
+    Args:
+        values: (n,) of the videos, in order; those that are nan do not count.
+        batch_size: Number of videos in a batch, at least 1.
+
+    Raises:
+        ValueError: If ``batch_size`` is less than 1.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     batches = [values[start : start + batch_size] for start in range(0, len(values), batch_size)]

@@ -84,7 +84,7 @@ def kts(
     max_length: int | None = None,
     progress: bool = False,
 ) -> KTSResult:
-    """Find the change points of a video under the linear kernel.
+    """Find the change points of a video under the linear kernel (Potapov et al. 2014).
 
     The published optimum, in O(N R d) time and O(R d) memory beside the features, R frames being a long segment. Where
     ``max_change_points`` binds, an exact dynamic programme takes over: at worst O(N^2 d) time, O(N d) memory and

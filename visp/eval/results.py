@@ -96,17 +96,22 @@ class Evaluation:
         return sum(math.isnan(row.tau) for row in self.videos)
 
     def mean(self, metric: Metric, of: Baseline | None = None) -> float:
-        """Return the mean of a metric over the videos, of the predictions or of a baseline; nan where undefined."""
+        """Return the mean of a metric over the videos for which it is defined; nan where there is none.
+
+        Args:
+            metric: ``"tau"`` or ``"rho"``, in [-1, 1], or ``"f_score"`` or ``"share"``, in [0, 1].
+            of: Name of a baseline; by default of the predictions.
+        """
         rows = self.videos if of is None else self.baselines.get(of, ())
         return mean_defined([getattr(row, metric) for row in rows])
 
     def standard_error(self, metric: Metric) -> float:
-        """Return the standard error of the mean over videos; nan for fewer than two."""
+        """Return the standard error of the mean over videos of a metric, as in :meth:`mean`; nan for fewer than two."""
         return standard_error([getattr(row, metric) for row in self.videos])
 
     @property
     def description(self) -> str:
-        """Say in a sentence what the metrics are."""
+        """Return in a sentence what the metrics are: the protocol, and how summaries are made and compared."""
         form = protocol_form(self.protocol, self.benchmark)
         ranks = f"tau and rho: protocol {self.protocol} ({self.benchmark}), {form.text}"
         if not form.shots:

@@ -132,6 +132,9 @@ def choose_shots(
         capacity: Largest total length.
         lengths: (S,) length of each shot in whole units of the capacity; by default its number of frames.
 
+    Returns:
+        The score of every shot, and which shots were chosen.
+
     Raises:
         ValueError: If scores, picks and shots do not fit, a score is not finite, or the capacity is negative; see
             :func:`upsample_scores` and :func:`visp.eval.shots.check_shots`.
@@ -164,6 +167,9 @@ def make_summary(
         budget: Longest summary as a share of the video, in (0, 1].
         budget_base: What the share is of: ``"last_shot"``, the frames up to the end of the last shot (CSTA, PGL-SUM,
             CA-SUM, AC-SUM-GAN), or ``"n_frames"`` (VASNet, MSVA, DSNet, vsumm-reinforce). Rounded down.
+
+    Returns:
+        The chosen shots, and the frames (n_frames,) that they keep.
 
     Raises:
         ValueError: If a score is not finite, the budget is out of its range, or scores, picks and shots do not fit; see

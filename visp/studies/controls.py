@@ -198,6 +198,9 @@ def judge(
         runs: The runs.
         share: Share of the frames for the measure of identification.
         identification_steps: As in :func:`controls`.
+
+    Returns:
+        The table and its verdict.
     """
     first, nothing = runs.learnt[0], float("nan")
     spread = _mean([spread_within_video(logits) for logits in runs.learnt])

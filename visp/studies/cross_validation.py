@@ -114,6 +114,7 @@ def cross_validate(
             :func:`visp.finetune`.
         CheckpointError: If ``out_dir`` holds a cross-validation of another summarizer, other data, another protocol,
             other weights to start from or other settings; the message lists the differences.
+        FileExistsError: If ``out_dir`` holds files but no cross-validation.
     """
     if not splits:
         raise ValueError("expected at least one split, got none")

@@ -59,6 +59,9 @@ def identify(
 
     Returns:
         What the encoder reached.
+
+    Raises:
+        ValueError: If the share is not in (0, 1].
     """
     kept = [top_share(score, share).bool() for score in scores]
     scales = [noise * video.square().mean().sqrt() for video in videos]

@@ -173,12 +173,18 @@ class StudyResult:
     folds: Mapping[tuple[str, str], tuple[FoldRun, ...]]
 
     def average(self, variant: str, metric: Metric, *, before: bool = False) -> float:
-        """Return the mean of a metric over the labelled files."""
+        """Return the mean of a metric over the labelled files.
+
+        Args:
+            variant: Its name.
+            metric: ``"tau"``, ``"rho"`` or ``"f_score"``.
+            before: Whether of the scores before fine-tuning.
+        """
         found = self.before if before else self.fine_tuned
         return mean_defined([found[variant, labelled.name].mean(metric) for labelled in self.study.labelled])
 
     def per_seed(self, variant: str, metric: Metric) -> list[float]:
-        """Return the metric of each seed, its mean over the labelled files."""
+        """Return the metric of a variant after fine-tuning for each seed, its mean over the labelled files."""
         rounds = [self.fine_tuned[variant, labelled.name].per_round(metric) for labelled in self.study.labelled]
         return [mean_defined(values) for values in zip(*rounds, strict=True)]
 
@@ -202,6 +208,9 @@ def run_study(
         cache: Folder of the runs, which several studies may share; ``<out>/runs`` by default.
         jobs: Number of processes.
         progress: Show bars.
+
+    Returns:
+        What came of it, per variant and labelled file.
 
     Raises:
         FileNotFoundError: If a file is missing.

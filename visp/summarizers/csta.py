@@ -9,7 +9,7 @@ from visp.summarizers.layers import ExactLinear
 
 
 class CSTA(CNNSummarizer):
-    """CSTA, the summarizer that the ViSP paper pretrains; 8.8 million parameters at the published width.
+    """CSTA (Son et al., CVPR 2024), which the ViSP paper pretrains; 8.8 million parameters at the published width.
 
     Equal to the published ``GoogleNet_Attention`` model at its default options.
 

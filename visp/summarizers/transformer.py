@@ -14,7 +14,7 @@ from visp.summarizers.layers import ExactLinear, check_frames, fold_into
 
 
 class Transformer(Pretrained, nn.Module):
-    """Pre-norm transformer over the frames of a video; 0.4 million parameters at d = 1024.
+    """Pre-norm transformer over the frames of a video; 0.4 million parameters at d = 1024. Ours, not the paper's.
 
     It has no positions: the order of the frames does not matter, and a video may have any length.
 

@@ -54,14 +54,14 @@ class CollapseWatch:
                 "flat",
                 f"step {step}: InfoNCE stays at log N = {ceiling:.2f}, the encoder tells nothing "
                 "apart; its embeddings may be tiny, equal or mostly dropout noise: use another encoder "
-                "(--encoder attention), a cosine similarity, or another learning rate",
+                "(visp.encoders.AttentionPoolEncoder), a cosine similarity, or another learning rate",
             )
         if ceiling > 0 and max(m["info_nce"] / m["mi_ceiling"] for m in self._recent) < 0.02:
             self._warn(
                 "too easy",
                 f"step {step}: the bound on mutual information has reached log N, so the loss hardly tells the "
-                "summarizer anything any more; use larger batches, hard_negatives, a smaller size target or an "
-                "encoder with bounded similarities",
+                "summarizer anything any more; use more videos, larger batches, hard_negatives, a smaller size target "
+                "or an encoder with bounded similarities",
             )
 
     def _always(self, key: str, *, above: float = math.inf, below: float = -math.inf) -> bool:

@@ -74,6 +74,7 @@ def finetune(summarizer: nn.Module, dataset: VideoSource, split: Split, options:
             no ``gtscore`` in [0, 1], the videos that ``select`` needs are missing, a video to be evaluated cannot be
             under the evaluator's protocol, or the summarizer does not return (T,).
         FileExistsError: If ``out_dir`` is not empty and ``resume`` is false.
+        BlockingIOError: If another run is writing ``out_dir``.
         CheckpointError: As in :func:`visp.pretrain`.
         FloatingPointError: As in :func:`visp.pretrain`.
     """

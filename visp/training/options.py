@@ -164,8 +164,8 @@ class PretrainOptions(RunOptions):
     )
     crop: float | None = option(
         None,
-        "least share, in (0, 1), of a video that a step sees: a stretch of random length, drawn anew each time, so that "
-        "a frame's place tells little; whole videos if not given",
+        "least share, in (0, 1), of a video that a step sees: a stretch of random length, drawn anew each time, so "
+        "that a frame's place tells little; whole videos if not given",
     )
     standardize: bool | Literal["auto"] = option(
         "auto",

@@ -80,16 +80,18 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
         Number of steps, the last metrics and the folder.
 
     Raises:
-        TypeError: If the dataset has no length or its items are no tensors.
+        TypeError: If the objective is none, or the dataset has no length or its items are no tensors.
         ValueError: If an option is out of its range, there are too few videos, nothing can be trained, or there are
             more processes than videos in a batch.
         ImportError: If ``tensorboard`` is asked for and not installed.
         FileExistsError: If ``out_dir`` is not empty and ``resume`` is false.
+        BlockingIOError: If another run is writing ``out_dir``.
         CheckpointError: If the checkpoint is not one, or is of a run with other settings; if ``resume`` is true and
             ``out_dir`` holds files but no checkpoint; if the weights are not the summarizer's.
         FloatingPointError: If the loss, its gradient or a buffer is not finite, or fp16 skips too many steps in a row;
             the checkpoint is of before.
         TimeoutError: If a worker does not bring its batch in time.
+        ChildProcessError: If a worker dies, for instance because memory ran out.
     """
     check_objective(objective)
     _check_dataset(dataset)

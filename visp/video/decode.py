@@ -178,6 +178,7 @@ def iter_sampled_frames(path: str | os.PathLike[str], fps: float | None = 2.0) -
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ModuleNotFoundError: If PyAV is not installed.
         VideoError: If the file cannot be read as a video, or is cut short.
         ValueError: If ``fps`` is not positive.
     """

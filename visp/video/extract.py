@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from visp.eval.kts import kts
 from visp.eval.shots import shots_from_change_points
 from visp.utils.progress import Bar
-from visp.video.decode import SAMPLING_TOLERANCE, VideoError, VideoReader, sampled, shown
+from visp.video.decode import SAMPLING_TOLERANCE, VideoError, VideoReader, require_av, sampled, shown
 from visp.video.extractors import Extractor, Preprocess
 
 CPU_BATCH, BATCH = 4, 32
@@ -83,7 +83,7 @@ class VideoFeatures:
         return self.n_frames / self.duration
 
     def at(self, fps: float) -> VideoFeatures:
-        """Return only the rows that a sampling rate of ``fps`` takes of these."""
+        """Return only the rows that a sampling rate of ``fps`` frames a second takes of these."""
         intervals = np.floor(self.frame_times[self.picks] * fps + SAMPLING_TOLERANCE)
         rows = np.flatnonzero(np.diff(intervals, prepend=-1) > 0)
         streams = {name: stream[rows] for name, stream in self.streams.items()}
@@ -115,8 +115,9 @@ def extract_features(
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ModuleNotFoundError: If PyAV is not installed.
         VideoError: If the file cannot be read as a video, or is cut short.
-        ValueError: If an option is out of its range, or the model does not return one finite vector a frame.
+        ValueError: If an option is out of its range, or the model does not return one finite vector per frame.
     """
     extract = extractor if isinstance(extractor, Extractor) else Extractor(extractor)
     frames_at_once = checked_batch_size(batch_size, extract)
@@ -154,10 +155,12 @@ def read_batches(
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ModuleNotFoundError: If PyAV is not installed.
         VideoError: If the file cannot be read as a video, or is cut short, or a frame cannot be prepared.
         ValueError: If an option is out of its range.
     """
     check_fps(fps)
+    require_av()
     try:
         yield from _batches(path, preprocesses, fps, batch_size, threads)
     except (VideoError, FileNotFoundError, PermissionError):

@@ -43,12 +43,15 @@ class GoogLeNetPool5(nn.Module):
         self.googlenet = GoogLeNetTrunk()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images (B, 3, 224, 224) to features (B, 1024) of norm 1."""
+        """Return the features (B, 1024), of L2 norm 1, of images (B, 3, 224, 224) normalised as for ImageNet."""
         pooled = self.googlenet(images).mean(dim=(2, 3))
         return F.normalize(pooled, dim=1)
 
     def load_weights(self, path: str | os.PathLike[str]) -> None:
         """Load torchvision's GoogLeNet weights, in place; classifiers in the file are left out.
+
+        Args:
+            path: A file of torchvision's state dict, such as ``googlenet-1378be20.pth``.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -73,6 +76,9 @@ class Extractor:
         weights: Where its weights came from, for the provenance.
         normalisation: What was done to the features, for the provenance.
         preprocessing: What ``preprocess`` does in words, for the provenance.
+
+    Raises:
+        ValueError: When called, if the model does not return one finite vector per frame.
     """
 
     def __init__(
@@ -104,7 +110,7 @@ class Extractor:
         """Map prepared frames (B, ...) to features (B, d) in float32.
 
         Raises:
-            ValueError: If the model does not return one finite vector a frame.
+            ValueError: If the model does not return one finite vector per frame.
         """
         images = images.to(self.device)
         if images.dtype == torch.uint8:
@@ -134,7 +140,11 @@ class Extractor:
 
     @property
     def feature_dim(self) -> int:
-        """d, dimension of a frame's features, found by extracting those of a black frame."""
+        """d, dimension of a frame's features, found by extracting those of a black frame.
+
+        Raises:
+            ValueError: If the model does not return one finite vector for it.
+        """
         if self._feature_dim is None:
             frame = np.zeros((RESIZE, RESIZE, 3), dtype=np.uint8)
             self._feature_dim = int(self(self.preprocess(frame).unsqueeze(0)).shape[1])
@@ -152,11 +162,15 @@ def make_extractor(name: str | None = None, weights: str | os.PathLike[str] | No
             ``features`` and uses by default, and which are fetched for GoogLeNet; ``"random"`` to try the pipeline.
             A factory's model has its own weights where none are given.
 
+    Returns:
+        The image model with the preparation that it wants.
+
     Raises:
         FileNotFoundError: If there is no such file of weights.
         ModuleNotFoundError: If the weights of EfficientNet-Lite0 are not installed.
         OSError: If GoogLeNet's weights cannot be fetched.
-        ValueError: If GoogLeNet is given no weights, the weights do not fit, or the factory cannot be found.
+        CheckpointError: If the weights are damaged or do not fit.
+        ValueError: If GoogLeNet is given no weights, or the factory cannot be found.
         TypeError: If the factory takes arguments, or returns something else.
     """
     if name is None:

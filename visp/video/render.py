@@ -82,6 +82,7 @@ def write_summary(
     Raises:
         FileNotFoundError: If there is no such video, or no folder to write to.
         FileExistsError: If ``out`` exists and ``overwrite`` is false.
+        ModuleNotFoundError: If PyAV is not installed.
         VideoError: If the video cannot be read or encoded, or ends before the last shot.
         ValueError: If the shots are not ascending pairs of frames, ``lengths`` do not fit them, or ``out`` has another
             ending.

@@ -74,6 +74,9 @@ def load(
         extractor: The image model of its features, where the run does not say which it was, or it cannot be made
             from its name.
 
+    Returns:
+        The summarizer with its weights, and the image model, ready for :func:`visp.video.summarize_video`.
+
     Raises:
         CheckpointError: If the folder holds no weights, or they do not fit.
         ValueError: If the folder is not that of a run, or the extractor is not the run's.

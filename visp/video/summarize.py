@@ -83,6 +83,7 @@ def summarize_video(
     Raises:
         FileNotFoundError: If there is no such video, or no folder to write to.
         FileExistsError: If ``out`` exists and ``overwrite`` is false.
+        ModuleNotFoundError: If PyAV is not installed.
         VideoError: If the video cannot be read, is cut short, or its summary cannot be encoded.
         ValueError: If an option is out of its range, or a model does not return what it should.
     """
