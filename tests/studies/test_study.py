@@ -168,12 +168,17 @@ COMMAND = (
 )
 
 
+@pytest.fixture(scope="module")
+def of_one_process(files: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("studies") / "one"
+    assert cli.main([*COMMAND, "--summe", files[0], "--out", str(folder)]) == 0
+    return folder
+
+
 def test_two_processes_give_the_tables_of_one_and_so_does_a_study_that_was_killed(
-    files: tuple[str, str], tmp_path: Path
+    files: tuple[str, str], of_one_process: Path, tmp_path: Path
 ) -> None:
     data = ["--summe", files[0]]
-    assert cli.main([*COMMAND, *data, "--out", str(tmp_path / "whole")]) == 0
-    expected = tables(tmp_path / "whole")
     command = [sys.executable, "-m", "visp", *COMMAND, *data, "--out", str(tmp_path / "killed")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     started = time.monotonic()
@@ -183,24 +188,27 @@ def test_two_processes_give_the_tables_of_one_and_so_does_a_study_that_was_kille
     process.wait()
     assert not (tmp_path / "killed" / "results.json").exists()
     assert cli.main([*COMMAND, *data, "--jobs", "2", "--out", str(tmp_path / "killed")]) == 0
-    assert tables(tmp_path / "killed") == expected
+    assert tables(tmp_path / "killed") == tables(of_one_process)
 
 
 def test_the_processes_of_torchrun_share_the_runs_and_give_the_tables_of_one(
-    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    files: tuple[str, str],
+    of_one_process: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     study = [*COMMAND, "--summe", files[0]]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "visp"]
     two = [*torchrun, *study, "--out", str(tmp_path / "two")]
     made = subprocess.run(two, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
-    assert cli.main([*study, "--out", str(tmp_path / "one")]) == 0
-    assert tables(tmp_path / "two") == tables(tmp_path / "one")
+    assert tables(tmp_path / "two") == tables(of_one_process)
     assert made.stdout.count("## After fine-tuning") == 1  # the first process alone writes and prints
     monkeypatch.setenv("WORLD_SIZE", "2")
     for more, message in (
         ((), "--out is missing"),
-        (("--out", str(tmp_path / "one"), "--jobs", "2"), "exclude each other"),
+        (("--out", str(of_one_process), "--jobs", "2"), "exclude each other"),
     ):
         assert cli.main([*study, *more]) == 2
         assert message in capsys.readouterr().err
