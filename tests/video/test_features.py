@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("av")
 
-from tests.video.clips import Image, coloured, write_clip
+from tests.video.clips import Image, write_clip
 from visp.data import read_record, validate_h5
 from visp.eval import check_shots
 from visp.video import Extractor, GoogLeNetPool5, VideoError, extract_corpus, extract_features, make_extractor
@@ -57,15 +57,6 @@ def colour_extractor(stop_at: int | None = None) -> Extractor:
 
 def make_colour_extractor() -> Extractor:
     return colour_extractor()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "videos"
-    path.mkdir()
-    for number, lengths in enumerate([[30, 40], [45], [20, 30, 40]], start=1):
-        write_clip(path / f"clip{number}.mp4", coloured(lengths))
-    return path
 
 
 def torchvision() -> Any:

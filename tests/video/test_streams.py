@@ -37,15 +37,6 @@ def grey_extractor() -> Extractor:
     return Extractor(model, preprocess=whole_size)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "videos"
-    path.mkdir()
-    for number, lengths in enumerate([[30, 40], [45], [20, 30, 40]], start=1):
-        write_clip(path / f"clip{number}.mp4", coloured(lengths))
-    return path
-
-
 @pytest.mark.parametrize(("workers", "kts_frames"), [(0, "sampled"), (2, "all")])
 def test_a_stream_is_what_its_extractor_gives_alone(
     tmp_path: Path, folder: Path, workers: int, kts_frames: str
