@@ -174,7 +174,7 @@ def pretrain(objective: Objective, dataset: FrameFeatures, options: PretrainOpti
             "standardized": standardized,
             "weights": None if options.weights is None else state_hash(own_state_dict(objective.summarizer)),
             "bucket_by_length": options.bucket_by_length,
-            **({} if options.crop is None else {"crop": options.crop}),
+            "crop": options.crop,
             **objective.describe(),
         },
         recorded={
